@@ -1,0 +1,75 @@
+"""Load a causal language model and its tokenizer, from a folder or the Hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model that is only read: in evaluation mode, its own parameters frozen.
+
+    Attributes:
+        model: transformers' causal language model.
+        tokenizer: its tokenizer, with a padding token.
+        source: folder or Hub id that it was loaded from.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+
+    @property
+    def device(self) -> Any:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+
+def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Any:
+    """A model's tokenizer; one without a padding token pads with its end-of-sequence token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def pick_device() -> str:
+    """This process's GPU if there is one, else the CPU."""
+    import os
+
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def load_language_model(
+    source: str | Path, *, revision: str | None = None, dtype: str | None = None, device: str | None = None
+) -> LanguageModel:
+    """Load a causal language model for reading and as a base for LoRA.
+
+    Args:
+        source: folder or Hub id.
+        revision: of a Hub repository.
+        dtype: "float32", "bfloat16" or "float16"; by default bfloat16 on a GPU that has it, float32 elsewhere.
+        device: such as "cuda:1"; by default this process's GPU, else the CPU.
+
+    Raises:
+        ValueError: nothing there can be loaded as a causal language model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = device or pick_device()
+    if dtype is None:
+        dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+        tokenizer = load_tokenizer(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model: expected the folder or Hub id of a causal language model, got {str(source)!r}: {error}") from error
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.requires_grad_(False)
+    return LanguageModel(model.to(device).eval(), tokenizer, str(source))

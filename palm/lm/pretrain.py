@@ -1,0 +1,158 @@
+"""Train a small Llama-architecture language model and its tokenizer from scratch, with TRL's SFTTrainer.
+
+For worlds and corpora that must run without a download. Everyone else names a model they have.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from palm.data.schema import Text
+from palm.lm.tokens import encode
+from palm.seeds import isolated_rng
+
+logger = logging.getLogger(__name__)
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer: any text can be encoded, and decoded to the same text.
+
+    Args:
+        texts: what to learn merges from.
+        vocabulary: number of tokens, at least 260 (256 bytes and the special tokens).
+
+    Raises:
+        ValueError: `vocabulary` is too small.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    if vocabulary < 260:
+        raise ValueError(f"vocabulary: expected at least 260 tokens, got {vocabulary}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        chat_template=_CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def train_from_scratch(
+    texts: list[tuple[Text, Text]],
+    folder: Path,
+    *,
+    work: Path,
+    vocabulary: int = 1024,
+    architecture: Mapping[str, Any] | None = None,
+    sft: Mapping[str, Any] | None = None,
+    max_length: int = 256,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train tokenizer and model on (prompt, response) texts and save both in `folder`.
+
+    Args:
+        texts: n prompts with responses; the loss is on the responses.
+        folder: where model and tokenizer are saved (safetensors, tokenizer.json).
+        work: a folder for the trainer's own files; checkpoints in it are taken up again.
+        vocabulary: size of the tokenizer, at least 260.
+        architecture: fields of transformers' LlamaConfig.
+        sft: fields of TRL's SFTConfig; learning rate, steps, batch size and so on.
+        max_length: longest text in tokens; longer ones are cut.
+        seed: of initial weights and order of texts.
+        progress: show the trainer's progress bar.
+
+    Returns:
+        parameters (their number), tokens (of the training texts) and loss (mean over the last tenth of the log).
+
+    Raises:
+        ValueError: `texts` is empty or a size is out of range.
+    """
+    import transformers
+    from datasets import Dataset
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl import SFTTrainer
+
+    from palm.lm.training import last_checkpoint, training_arguments
+
+    if not texts:
+        raise ValueError("texts: expected at least one text to train on, got none")
+    tokenizer = train_tokenizer((part for text in texts for part in map(_plain, text)), vocabulary)
+    encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in texts]
+    rows = Dataset.from_dict(
+        {
+            "input_ids": [prompt + response for prompt, response in encoded],
+            "completion_mask": [[0] * len(prompt) + [1] * len(response) for prompt, response in encoded],
+        }
+    )
+    config = LlamaConfig(
+        **{
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": max_length,
+            "tie_word_embeddings": True,
+            **dict(architecture or {}),
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    )
+    with isolated_rng(seed):
+        model = LlamaForCausalLM(config)
+        arguments = training_arguments(
+            "SFTConfig",
+            {
+                "learning_rate": 4e-3,
+                "per_device_train_batch_size": 32,
+                "num_train_epochs": 2,
+                "warmup_steps": 20,
+                "lr_scheduler_type": "cosine",
+                "max_length": max_length,
+                **dict(sft or {}),
+            },
+            folder=work,
+            seed=seed,
+            progress=progress,
+        )
+        trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    model.generation_config = transformers.GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tail = losses[-max(1, len(losses) // 10) :] if losses else []
+    return {
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+        "tokens": float(sum(len(prompt) + len(response) for prompt, response in encoded)),
+        "loss": sum(tail) / len(tail) if tail else float("nan"),
+    }
+
+
+def _plain(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)

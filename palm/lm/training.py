@@ -1,0 +1,64 @@
+"""TRL arguments as palm sets them: unknown options refused, no checkpoints or reports unless asked for."""
+
+import dataclasses
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+
+def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
+    """See that every option is a field of TRL's configuration class.
+
+    Args:
+        name: of a class of `trl`, such as "DPOConfig".
+        options: fields and their values.
+        where: what the options are called in the configuration, for messages.
+
+    Raises:
+        ValueError: an option is no field of the class, or palm sets it itself.
+    """
+    import trl
+
+    fields = {field.name for field in dataclasses.fields(getattr(trl, name)) if field.init}
+    own = {"output_dir", "seed", "data_seed", "disable_tqdm", "remove_unused_columns"}
+    for option in options:
+        if option in own:
+            raise ValueError(f"{where}.{option}: palm sets this itself; leave it out")
+        if option not in fields:
+            close = get_close_matches(option, fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"{where}.{option}: trl.{name} has no such option{hint}")
+
+
+def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int, progress: bool) -> Any:
+    """An instance of TRL's configuration class with palm's defaults under the user's options.
+
+    Where TRL's defaults assume a large GPU (bf16, gradient checkpointing), ours follow the machine: bf16 on a GPU that
+    has it, float32 elsewhere, no gradient checkpointing.
+    """
+    import torch
+    import trl
+
+    check_options(name, options, where=name)
+    cuda = torch.cuda.is_available()
+    defaults = {
+        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        "use_cpu": not cuda,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": cuda,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_steps": 5,
+    }
+    return getattr(trl, name)(
+        output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=not progress, **{**defaults, **options}
+    )
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest complete checkpoint of a trainer's folder, if there is one."""
+    checkpoints = [
+        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()
+    ]
+    return str(max(checkpoints, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if checkpoints else None

@@ -1,0 +1,19 @@
+"""Oracles, searches, selections and certificates: which policies to train, and how good they are for everyone."""
+
+from palm.portfolio.certify import Certificate, certify
+from palm.portfolio.oracle import Diagnostics, GibbsOracle, Oracle, Solution
+from palm.portfolio.plan import CurvePoint, plan_curve, plan_portfolio
+from palm.portfolio.portfolio import Portfolio
+
+__all__ = [
+    "Certificate",
+    "CurvePoint",
+    "Diagnostics",
+    "GibbsOracle",
+    "Oracle",
+    "Portfolio",
+    "Solution",
+    "certify",
+    "plan_curve",
+    "plan_portfolio",
+]

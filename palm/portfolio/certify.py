@@ -1,0 +1,217 @@
+"""Certificates: how far a portfolio is from the optimum at its worst weight, over the whole simplex.
+
+L_S(w) = max_j (w.J_j - C_j) with the reference as a member (it is the base model, served for free). On each cell of L_S
+the functions OPT - (1 + epsilon) L_S, OPT - L_S - delta and gamma OPT - L_S + (1 - gamma) w.J_ref are convex, so each is
+at most 0 on the whole simplex if and only if it is at the corners. The extreme ratios over corners are therefore the exact
+epsilon, delta and captured gain, not samples of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from palm.portfolio.corners import corner_weights
+from palm.portfolio.oracle import Oracle
+
+if TYPE_CHECKING:
+    from palm.portfolio.portfolio import Portfolio
+
+_NOTHING_TO_GAIN = 1e-12
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What holds for every weight on the simplex, and the weights where it is tight.
+
+    Attributes:
+        epsilon: multiplicative gap: (1 + epsilon) L_S(w) + given_delta >= OPT(w) for every w, with equality at
+            `worst_weight` (unless it is 0). Infinite if some weight is served with utility 0 and could have more.
+        delta: additive gap: (1 + given_epsilon) L_S(w) + delta >= OPT(w) for every w, with equality at
+            `worst_weight_delta` (unless it is 0).
+        captured_gain: L_S(w) - w.J_ref >= captured_gain (OPT(w) - w.J_ref) for every w: the share of what
+            personalisation could gain over the reference, 0 to 1; it does not depend on the rewards' zero or scale.
+        worst_weight: (K,) weight that attains epsilon.
+        worst_weight_delta: (K,) weight that attains delta.
+        worst_weight_captured: (K,) weight that attains captured_gain.
+        corners: number of corner weights at which the optimum was evaluated.
+        given_epsilon, given_delta: see above; both 0 unless asked for.
+        size_at_least: no portfolio with this epsilon has fewer policies, whatever they are (0: the reference suffices).
+        incompatible: (size_at_least, K) the weights that prove it: no one policy is good enough for two of them.
+        assumptions: what a reader must grant.
+    """
+
+    epsilon: float
+    delta: float
+    captured_gain: float
+    worst_weight: np.ndarray
+    worst_weight_delta: np.ndarray
+    worst_weight_captured: np.ndarray
+    corners: int
+    given_epsilon: float
+    given_delta: float
+    size_at_least: int
+    incompatible: np.ndarray
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The three worst ratios over some weights, and where each is attained (positions among the weights)."""
+
+    epsilon: float
+    delta: float
+    captured_gain: float
+    at_epsilon: int
+    at_delta: int
+    at_captured: int
+
+
+def served_utility(weights: np.ndarray, value: np.ndarray, cost: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """L_S at (M, K) weights: (M,) the best utility among the policies and the reference."""
+    base = weights @ reference
+    if len(value) == 0:
+        return base
+    return np.maximum((weights @ value.T - cost).max(axis=1), base)
+
+
+def folded(value: np.ndarray, cost: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(m + 1, K) values with the KL cost subtracted from every entry, the reference last: utility is linear in w."""
+    return np.vstack([value - cost[:, None], reference])
+
+
+def worst_gap(
+    optimum: np.ndarray, served: np.ndarray, base: np.ndarray, *, given_epsilon: float = 0.0, given_delta: float = 0.0
+) -> Gap:
+    """Worst ratios at weights where optimum, L_S and the reference's utility are known, each (M,)."""
+    excess = optimum - given_delta
+    with np.errstate(divide="ignore", invalid="ignore"):
+        epsilon = np.where(served > 0, excess / served - 1.0, np.where(excess > _NOTHING_TO_GAIN, np.inf, 0.0))
+        gain = optimum - base
+        captured = np.where(gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum)), (served - base) / gain, 1.0)
+    delta = optimum - (1 + given_epsilon) * served
+    worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin())
+    return Gap(
+        max(float(epsilon[worst[0]]), 0.0), max(float(delta[worst[1]]), 0.0), min(float(captured[worst[2]]), 1.0), *worst
+    )
+
+
+def certify(
+    portfolio: "Portfolio",
+    oracle: Oracle,
+    *,
+    epsilon: float = 0.0,
+    delta: float = 0.0,
+    incompatible_among: np.ndarray | None = None,
+    search_bound: bool = True,
+) -> Certificate:
+    """Certify a portfolio over every weight on the simplex.
+
+    The portfolio's values may come from anywhere: planned on the oracle's own prompts, planned on other prompts, or
+    measured from trained policies; the optimum is always the oracle's.
+
+    Args:
+        portfolio: its `value`, `cost` and `reference` are used.
+        oracle: gives the optimum at the corner weights.
+        epsilon: the certificate's `delta` is what this multiplicative gap leaves.
+        delta: the certificate's `epsilon` is what this additive gap leaves.
+        incompatible_among: (n, K) weights among which to look for mutually incompatible ones; by default the corners
+            with the largest gaps and the portfolio's own weights.
+        search_bound: False leaves `size_at_least` at its trivial value and saves the time.
+
+    Raises:
+        ValueError: portfolio and oracle have different numbers of bases, or a given gap is negative.
+    """
+    for name, given in (("epsilon", epsilon), ("delta", delta)):
+        if not given >= 0:
+            raise ValueError(f"{name}: expected at least 0, got {given}")
+    if portfolio.value.shape[1] != oracle.bases:
+        raise ValueError(f"oracle: expected {portfolio.value.shape[1]} bases as in the portfolio, got {oracle.bases}")
+    corners = corner_weights(folded(portfolio.value, portfolio.cost, portfolio.reference))
+    optimum = oracle.optimum(corners) + oracle.slack
+    served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
+    base = corners @ portfolio.reference
+    gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta)
+    witnesses = np.zeros((0, oracle.bases))
+    if search_bound and np.isfinite(gap.epsilon):
+        if incompatible_among is None:
+            hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
+            incompatible_among = np.vstack([portfolio.weights, corners[hardest]])
+        witnesses = incompatible_weights(oracle, incompatible_among, epsilon=gap.epsilon, delta=delta)
+    reference_suffices = worst_gap(optimum, base, base, given_delta=delta).epsilon <= gap.epsilon
+    slack = (f"the oracle's policies miss the optimum by at most {oracle.slack:g}, which is added to it",) if oracle.slack else ()
+    return Certificate(
+        epsilon=gap.epsilon,
+        delta=gap.delta,
+        captured_gain=gap.captured_gain,
+        worst_weight=corners[gap.at_epsilon],
+        worst_weight_delta=corners[gap.at_delta],
+        worst_weight_captured=corners[gap.at_captured],
+        corners=len(corners),
+        given_epsilon=epsilon,
+        given_delta=delta,
+        size_at_least=max(len(witnesses), int(not reference_suffices)),
+        incompatible=witnesses,
+        assumptions=(
+            *oracle.assumptions,
+            "the reference policy is served too, at no cost, and is not counted among the policies",
+            "a user gets the member that is best for their weight (Router, by expected value)",
+            *slack,
+        ),
+    )
+
+
+def incompatible_weights(oracle: Oracle, weights: np.ndarray, *, epsilon: float, delta: float, most: int = 96) -> np.ndarray:
+    """Weights of which no two can share a policy: each needs one of its own, in any portfolio.
+
+    Weights w, w' are incompatible if for some t in (0, 1)
+    (1 + epsilon) OPT(t w + (1 - t) w') + delta < t OPT(w) + (1 - t) OPT(w'): a policy that is good enough for both would be
+    better than the optimum in between. Weights that the reference serves well enough are left out: it is free.
+
+    Args:
+        oracle: must be exact (no slack): the bound rests on OPT being attained nowhere above what it says.
+        weights: (n, K) candidates; at most `most` of them are looked at, in order.
+        epsilon, delta: what is good enough.
+        most: keeps the n^2 pairs in bounds.
+
+    Returns:
+        (s, K) mutually incompatible weights; s is the largest found by a greedy search from every start, a lower bound
+        on the number of policies in any portfolio that is good enough.
+    """
+    weights = np.unique(np.round(weights, 12), axis=0)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    optimum = oracle.optimum(weights)
+    # The margin keeps rounding from turning equality into a strict inequality.
+    margin = 1e-9 * np.maximum(1.0, np.abs(optimum))
+    apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
+    weights, optimum = weights[apart], optimum[apart]
+    if len(weights) < 2:
+        return weights
+    first, second = np.triu_indices(len(weights), k=1)
+    conflict = np.zeros((len(weights), len(weights)), dtype=bool)
+    for share in (0.5, 0.3, 0.7, 0.15, 0.85):
+        open_pairs = ~conflict[first, second]
+        one, other = first[open_pairs], second[open_pairs]
+        if len(one) == 0:
+            break
+        between = oracle.optimum(share * weights[one] + (1 - share) * weights[other]) + oracle.slack
+        chord = share * optimum[one] + (1 - share) * optimum[other]
+        conflict[one, other] = (1 + epsilon) * between + delta < chord - 1e-9 * np.maximum(1.0, np.abs(chord))
+    conflict |= conflict.T
+    return weights[_greedy_clique(conflict)]
+
+
+def _greedy_clique(adjacent: np.ndarray) -> Sequence[int]:
+    """The largest clique among those grown greedily from every vertex, ties to the lowest index."""
+    best: list[int] = []
+    for start in range(len(adjacent)):
+        clique, open_set = [start], adjacent[start].copy()
+        while open_set.any():
+            inside = np.flatnonzero(open_set)
+            pick = int(inside[adjacent[np.ix_(inside, inside)].sum(axis=1).argmax()])
+            clique.append(pick)
+            open_set &= adjacent[pick]
+        if len(clique) > len(best):
+            best = clique
+    return best

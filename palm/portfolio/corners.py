@@ -1,0 +1,124 @@
+"""Corners of a portfolio's cells, and the hull bound on the optimum: all polyhedral geometry, nothing else.
+
+L_S(w) = max_j v_j.w is piecewise linear on the simplex; its cells are where one policy is best. OPT is convex, so
+OPT - (1 + epsilon) L_S is convex on each cell and largest at one of the cell's vertices: a *corner weight*.
+"""
+
+from itertools import combinations
+
+import numpy as np
+from scipy.spatial import ConvexHull, HalfspaceIntersection, QhullError
+
+_SAME = 1e-12
+
+
+def corner_weights(values: np.ndarray) -> np.ndarray:
+    """All vertices of the cells into which max_j v_j.w divides the simplex, the simplex's own vertices included.
+
+    Args:
+        values: (m, K) finite numbers; one policy's value per row, its KL cost subtracted from every entry.
+
+    Returns:
+        (c, K) weights without duplicates, in lexicographic order. For K = 1 it is [[1.]].
+
+    O(m^floor(K / 2)) corners in the worst case; Qhull finds them in about as many steps.
+    """
+    values = _undominated(np.asarray(values, dtype=np.float64))
+    bases = values.shape[1]
+    vertices = np.eye(bases)
+    if bases == 1 or len(values) == 1:
+        return vertices
+    scale = np.ptp(values)
+    scaled = (values - values.min()) / (scale if scale > 0 else 1.0)
+    found = _pairwise(scaled) if bases == 2 else _halfspaces(scaled)
+    return _unique(np.vstack([vertices, found]))
+
+
+def upper_bound(weights: np.ndarray, solved: np.ndarray, optima: np.ndarray) -> np.ndarray:
+    """Bound OPT from above where it was not solved: OPT is convex, so it lies below every chord of solved weights.
+
+    Args:
+        weights: (M, K) where the bound is wanted.
+        solved: (n, K) weights that were solved, the simplex's vertices among them.
+        optima: (n,) OPT at them.
+
+    Returns:
+        (M,) the least of sum_k lambda_k optima_k over convex combinations sum_k lambda_k solved_k = w: the lower convex
+        hull of the points (w, OPT(w)).
+    """
+    bases = solved.shape[1]
+    if bases == 1:
+        return np.full(len(weights), float(optima.min()))
+    roof = optima.max() + max(np.ptp(optima), 1.0)  # a point above all others makes the hull full-dimensional
+    points = np.vstack([np.column_stack([solved[:, :-1], optima]), np.append(np.full(bases - 1, 1.0 / bases), roof)])
+    try:
+        equations = np.unique(ConvexHull(points).equations, axis=0)
+    except QhullError:
+        equations = np.unique(ConvexHull(points, qhull_options="QJ Pp").equations, axis=0)
+    lower = equations[equations[:, -2] < -1e-9]  # outward normal pointing down
+    planes = -np.column_stack([lower[:, :-2], lower[:, -1]]) / lower[:, -2:-1]
+    # Qhull's own rounding may put a plane above a solved point by about 1e-15; the bound stays above OPT by as much.
+    return np.column_stack([weights[:, :-1], np.ones(len(weights))]).dot(planes.T).max(axis=1)
+
+
+def _undominated(values: np.ndarray) -> np.ndarray:
+    """Rows that some weight may prefer: without repeats and without rows that another row exceeds everywhere."""
+    values = np.unique(values, axis=0)
+    keep = np.ones(len(values), dtype=bool)
+    for row in range(len(values)):
+        keep[row] = not (keep & (values >= values[row]).all(axis=1) & (values > values[row]).any(axis=1)).any()
+    return values[keep]
+
+
+def _pairwise(values: np.ndarray) -> np.ndarray:
+    """Corners for K = 2: crossings of two lines that lie on the upper envelope."""
+    first, second = np.triu_indices(len(values), k=1)
+    slope = values[:, 0] - values[:, 1]
+    rise = slope[first] - slope[second]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossing = (values[second, 1] - values[first, 1]) / rise
+    inside = np.isfinite(crossing) & (crossing > 0) & (crossing < 1)
+    crossing, first = crossing[inside], first[inside]
+    weights = np.column_stack([crossing, 1 - crossing])
+    height = (weights * values[first]).sum(axis=1)
+    return weights[height >= (weights @ values.T).max(axis=1, initial=-np.inf) - _SAME]
+
+
+def _halfspaces(values: np.ndarray) -> np.ndarray:
+    """Corners for K >= 3: vertices of {(w, t): w on the simplex, v_j.w <= t <= roof} by Qhull."""
+    bases = values.shape[1]
+    roof = 2.0  # values are scaled into [0, 1]
+    walls = np.zeros((bases + 1, bases + 1))  # columns: w_1..w_{K-1}, t, offset; a row means row.(w, t, 1) <= 0
+    walls[: bases - 1, : bases - 1] = -np.eye(bases - 1)
+    walls[bases - 1] = np.append(np.ones(bases - 1), [0.0, -1.0])
+    walls[bases] = np.append(np.zeros(bases - 1), [1.0, -roof])
+    policies = np.column_stack([values[:, :-1] - values[:, -1:], -np.ones(len(values)), values[:, -1]])
+    inside = np.append(np.full(bases - 1, 1.0 / bases), 0.5 * (1.0 + roof))
+    halfspaces = np.vstack([walls, policies])
+    try:
+        vertices = HalfspaceIntersection(halfspaces, inside, qhull_options="Qx" if bases > 3 else "").intersections
+    except QhullError:
+        vertices = _by_enumeration(halfspaces)
+    vertices = vertices[np.isfinite(vertices).all(axis=1)]
+    partial = vertices[vertices[:, -1] < roof - _SAME][:, :-1]
+    weights = np.maximum(np.column_stack([partial, 1.0 - partial.sum(axis=1)]), 0.0)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _by_enumeration(halfspaces: np.ndarray) -> np.ndarray:
+    """Vertices from every choice of as many planes as there are dimensions; only for what Qhull refuses."""
+    size = halfspaces.shape[1] - 1
+    vertices = []
+    for rows in combinations(range(len(halfspaces)), size):
+        block = halfspaces[list(rows)]
+        if np.linalg.cond(block[:, :-1]) < 1e10:
+            vertex = np.linalg.solve(block[:, :-1], -block[:, -1])
+            if (halfspaces[:, :-1] @ vertex + halfspaces[:, -1] <= 1e-9).all():
+                vertices.append(vertex)
+    return np.array(vertices).reshape(-1, size)
+
+
+def _unique(weights: np.ndarray) -> np.ndarray:
+    """Distinct rows up to rounding, each kept as it was computed."""
+    rounded = np.round(weights, 11) + 0.0
+    return weights[np.unique(rounded, axis=0, return_index=True)[1]]

@@ -1,0 +1,348 @@
+"""Where to solve: cover-certify-cut for cheap oracles, lazy search with corner weights for expensive ones."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from palm.portfolio.certify import folded, worst_gap
+from palm.portfolio.corners import corner_weights, upper_bound
+from palm.portfolio.grid import grid_of_size
+from palm.portfolio.oracle import Oracle
+from palm.portfolio.select import cover_within, greedy_cover, smallest_cover
+
+logger = logging.getLogger(__name__)
+
+Advance = Callable[[str], object]
+_ROUNDING = 1e-9
+_CUTS = 64  # most corner weights added in one round
+_SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.5, 0.25, 0.0)  # of the tolerance, tried in turn
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Weights that were solved, and the policies that are optimal there.
+
+    Attributes:
+        weights: (n, K).
+        value: (n, K).
+        cost: (n,).
+        optimum: (n,) OPT at the weights.
+    """
+
+    weights: np.ndarray
+    value: np.ndarray
+    cost: np.ndarray
+    optimum: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def joined(self, oracle: Oracle, weights: np.ndarray) -> "Pool":
+        """This pool and the solutions at (M, K) more weights."""
+        solution = oracle.solve(weights)
+        return Pool(
+            np.vstack([self.weights, weights]),
+            np.vstack([self.value, solution.value]),
+            np.append(self.cost, solution.cost),
+            np.append(self.optimum, solution.optimum),
+        )
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Finitely many weights that a choice of policies is tried on.
+
+    Attributes:
+        weights: (t, K).
+        optimum: (t,) OPT there.
+    """
+
+    weights: np.ndarray
+    optimum: np.ndarray
+
+    def joined(self, weights: np.ndarray, optimum: np.ndarray) -> "Tests":
+        """These and more weights."""
+        return Tests(np.vstack([self.weights, weights]), np.append(self.optimum, optimum))
+
+
+def solve_all(oracle: Oracle, weights: np.ndarray) -> Pool:
+    """A pool of the solutions at (n, K) weights."""
+    solution = oracle.solve(weights)
+    return Pool(weights, solution.value, solution.cost, solution.optimum)
+
+
+def lazy_search(
+    oracle: Oracle, *, epsilon: float, delta: float, most: int = 1000, advance: Advance | None = None
+) -> tuple[Pool, float]:
+    """Solve at the corner weight with the largest possible gap until no corner's exceeds the tolerance.
+
+    Between solved weights OPT is bounded by the lower hull of what was solved, so every weight costs one solve only: for
+    oracles where a solve is a training.
+
+    Args:
+        oracle: solved at the K vertices first.
+        epsilon, delta: stop when (1 + epsilon) L(w) + delta >= the bound on OPT at every corner w.
+        most: solves to spend, at least K.
+        advance: called with a line of text after every solve.
+
+    Returns:
+        the pool, and the epsilon (given delta) that its bound proves; above `epsilon` if `most` ran out.
+
+    Source: D. Roijers, S. Whiteson, F. Oliehoek, "Linear support for multi-objective coordination graphs", AAMAS 2014
+    (optimistic linear support), with the KL cost folded into the value.
+    """
+    pool = solve_all(oracle, np.eye(oracle.bases))
+    while True:
+        corners = corner_weights(folded(pool.value, pool.cost, oracle.reference))
+        bound = upper_bound(corners, pool.weights, pool.optimum) + oracle.slack
+        served = served_by(pool, np.arange(len(pool)), corners, oracle.reference)
+        gap = worst_gap(bound, served, corners @ oracle.reference, given_delta=delta)
+        if advance is not None:
+            advance(f"{len(pool)} solves, epsilon at most {gap.epsilon:.4f}")
+        if gap.epsilon <= epsilon or len(pool) >= most:
+            return pool, gap.epsilon
+        corner = corners[gap.at_epsilon]
+        if np.abs(pool.weights - corner).max(axis=1).min() < 1e-9:  # solved already: rounding keeps the bound apart
+            return pool, gap.epsilon
+        pool = pool.joined(oracle, corner[None, :])
+
+
+def served_by(pool: Pool, chosen: np.ndarray, weights: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(M,) utility of the best of the chosen policies and the reference at (M, K) weights."""
+    utility = weights @ reference
+    if len(chosen):
+        utility = np.maximum(utility, (weights @ pool.value[chosen].T - pool.cost[chosen]).max(axis=1))
+    return utility
+
+
+def cut_search(
+    oracle: Oracle,
+    *,
+    epsilon: float,
+    delta: float,
+    exact: bool = True,
+    pool: Pool | None = None,
+    seconds: float = 20.0,
+    advance: Advance | None = None,
+) -> tuple[Pool, np.ndarray]:
+    """Cover, certify, cut: cover finitely many weights with few policies, certify these few, add where they fail, repeat.
+
+    Only the corners of the small cover are enumerated, so the work grows with the portfolio's size and not the pool's.
+
+    Args:
+        oracle: solved thousands of times unless a pool is given; must be cheap then.
+        epsilon, delta: tolerance, (1 + epsilon) L_S(w) + delta >= OPT(w) for every w.
+        exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
+        pool: policies to choose from, which must be good enough together; by default the search makes its own and solves
+            wherever a choice fails.
+        seconds: for all integer programs together; when they are spent the fewest found so far are kept, and a warning
+            says so.
+        advance: called with a line of text after every round.
+
+    Returns:
+        the pool and the positions of the chosen policies in it (none if the reference suffices). With `exact` and time
+        enough, no smaller part of the pool is good enough everywhere: none is even on the finitely many weights.
+    """
+    grow = pool is None
+    pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 200))
+    inner = epsilon * (1 - 1e-6)  # so that rounding cannot put the certificate above what was asked for
+    pool, tests, chosen = _greedy_cuts(oracle, pool, inner, delta, grow, advance)
+    deadline = time.monotonic() + seconds
+    while exact and len(chosen) > 1:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            logger.warning("out of time for integer programs: %d policies kept, fewer may do", len(chosen))
+            break
+        needs, covers = _covers(pool, tests, oracle.reference, inner, delta)
+        fewer, bound = smallest_cover(covers[needs], seconds=left)
+        if bound >= len(chosen):
+            break  # the weights tried so far already need as many
+        corners, optimum, fails = _failures(oracle, pool, fewer, inner, delta)
+        if advance is not None:
+            advance(f"{len(pool)} solves, at least {bound} policies, {len(fewer)} tried, {len(fails)} corners open")
+        if len(fails) == 0:
+            chosen = fewer
+            continue
+        tests = tests.joined(corners[fails], optimum[fails])
+        pool = pool.joined(oracle, corners[fails]) if grow else pool
+    return pool, chosen
+
+
+def _greedy_cuts(
+    oracle: Oracle, pool: Pool, epsilon: float, delta: float, grow: bool, advance: Advance | None
+) -> tuple[Pool, Tests, np.ndarray]:
+    """A greedy cover that is good enough everywhere, with the pool and the tests that led to it.
+
+    A cover that just meets the tolerance on the tests fails between them, and a new greedy cover fails elsewhere. So after a
+    few rounds the tests are covered with less than the whole tolerance, until what is left bridges the space between them;
+    with none left, the cover holds every policy that a test needs and each round adds tests, so the loop ends.
+    """
+    tests = Tests(pool.weights, pool.optimum)
+    for attempt in itertools.count():
+        share = _SHARES[min(attempt // 3, len(_SHARES) - 1)]
+        needs, covers = _covers(pool, tests, oracle.reference, epsilon * share, delta * share)
+        if share < 1 and not covers[needs].any(axis=1).all():  # a pool that may not grow can be just good enough
+            needs, covers = _covers(pool, tests, oracle.reference, epsilon, delta)
+        chosen = greedy_cover(covers[needs]) if needs.any() else np.zeros(0, dtype=np.intp)
+        corners, optimum, fails = _failures(oracle, pool, chosen, epsilon, delta)
+        if advance is not None:
+            advance(f"{len(pool)} solves, {len(chosen)} policies, {len(fails)} corners open")
+        if len(fails) == 0:
+            break
+        tests = tests.joined(corners[fails], optimum[fails])
+        pool = pool.joined(oracle, corners[fails]) if grow else pool
+    return pool, tests, chosen
+
+
+def _failures(
+    oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delta: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners of the chosen policies' cells, OPT there, and the positions of those that fail, the worst first."""
+    corners, optimum, served = _at_corners(oracle, pool, chosen)
+    lack = optimum - (1 + epsilon) * served - delta
+    fails = np.flatnonzero(lack > 2 * _ROUNDING * np.maximum(1.0, np.abs(optimum)))
+    return corners, optimum, fails[np.argsort(-lack[fails], kind="stable")][:_CUTS]
+
+
+def fixed_size_search(
+    oracle: Oracle,
+    *,
+    size: int,
+    pool: Pool | None = None,
+    grow: bool = True,
+    tolerance: float = 5e-3,
+    rounds: int = 40,
+    seconds: float = 5.0,
+    advance: Advance | None = None,
+) -> tuple[Pool, np.ndarray]:
+    """The smallest multiplicative gap that `size` policies can have.
+
+    Finds the least epsilon at which finitely many weights can be covered with `size` policies (swapping, then bisection
+    over the finitely many ratios by integer programs), certifies that cover at its corners, adds the corners that exceed
+    epsilon, and repeats until none does by more than `tolerance` of it.
+
+    Args:
+        oracle: must be cheap if the pool is to grow.
+        size: policies to keep, at least 1.
+        pool: policies to choose from; by default a uniform grid of about 300.
+        grow: also solve at the corners that are added.
+        tolerance: relative; how much better another choice from the final pool could be at most.
+        rounds: after as many, the best portfolio so far is returned.
+        seconds: for all integer programs together; after that, swapping alone chooses.
+        advance: called with a line of text after every round.
+
+    Returns:
+        the pool and the positions of the chosen policies in it.
+    """
+    pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
+    tests = Tests(pool.weights, pool.optimum)
+    best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
+    deadline = time.monotonic() + seconds
+    for _ in range(rounds):
+        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, deadline)
+        corners, optimum, served = _at_corners(oracle, pool, chosen)
+        ratio = _ratio(optimum, served)
+        if ratio.max() < best[0]:
+            best = float(ratio.max()), chosen
+        if advance is not None:
+            advance(f"size {size}: epsilon {best[0]:.4f} certified, at least {bound:.4f} for this pool, {len(pool)} solves")
+        if best[0] <= bound * (1 + tolerance) + _ROUNDING:
+            break
+        worst = np.argsort(-ratio, kind="stable")[:_CUTS]
+        worst = worst[ratio[worst] > reached * (1 + tolerance / 2)]
+        distance = np.abs(corners[worst][:, None, :] - tests.weights[None, :, :]).max(axis=2).min(axis=1)
+        worst = worst[distance > _ROUNDING]
+        if len(worst) == 0:
+            break
+        tests = tests.joined(corners[worst], optimum[worst])
+        pool = pool.joined(oracle, corners[worst]) if grow else pool
+    return pool, best[1]
+
+
+def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corner weights of the chosen policies' cells, with OPT and L_S there."""
+    corners = corner_weights(folded(pool.value[chosen], pool.cost[chosen], oracle.reference))
+    return corners, oracle.optimum(corners) + oracle.slack, served_by(pool, chosen, corners, oracle.reference)
+
+
+def _covers(
+    pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(t,) whether a test needs a policy (the reference is not good enough), and (t, n) which policies are good enough."""
+    target = tests.optimum - _ROUNDING * np.maximum(1.0, np.abs(tests.optimum))
+    needs = (1 + epsilon) * (tests.weights @ reference) + delta < target
+    return needs, (1 + epsilon) * (tests.weights @ pool.value.T - pool.cost) + delta >= target[:, None]
+
+
+def _ratio(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
+    """epsilon that a utility leaves: OPT / utility - 1, at least 0, infinite where nothing is had of something."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
+
+
+def _least_epsilon(
+    pool: Pool, tests: Tests, reference: np.ndarray, size: int, deadline: float
+) -> tuple[float, float, np.ndarray]:
+    """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
+
+    Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the deadline.
+    """
+    ratio = _ratio(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
+    free = _ratio(tests.optimum, tests.weights @ reference)
+    best = swap_search(ratio, free, size)
+    reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
+    levels = np.unique(np.append(ratio[ratio < reached], free[free < reached]))
+    low, high = 0, len(levels)  # levels[high:] are known to be enough, levels[:low] not to be
+    while low < high and time.monotonic() < deadline:
+        middle = (low + 3 * high) // 4  # swapping is usually within a few percent, so look near the top
+        needs = free > levels[middle] + 1e-12
+        covers = ratio[needs] <= levels[middle] + 1e-12
+        found: np.ndarray | None = np.zeros(0, dtype=np.intp)
+        if needs.any():
+            left = deadline - time.monotonic()
+            found = cover_within(covers, size, seconds=left) if covers.any(axis=1).all() else None
+            if found is None and time.monotonic() >= deadline:
+                break  # out of time is no proof
+        if found is None:
+            low = middle + 1
+        else:
+            best, high = found, middle
+    reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
+    return (float(levels[low]) if low < len(levels) else reached), reached, best
+
+
+def swap_search(ratio: np.ndarray, free: np.ndarray, size: int) -> np.ndarray:
+    """Few columns with a small worst ratio: farthest-first, then the best single swap until none helps.
+
+    Args:
+        ratio: (t, n) at least 0; what column j leaves at row i.
+        free: (t,) what is left at row i without any column.
+        size: columns to choose, at least 1.
+
+    Returns:
+        (s,) column numbers in increasing order, s at most `size`. O(t n size) a swap.
+    """
+    cap = 2 * max(float(free[np.isfinite(free)].max(initial=0.0)), float(ratio.min(axis=1).max(initial=0.0)), 1e-9)
+    cost = (np.minimum(ratio, cap) / cap) ** 12  # a power, not the worst alone, tells which of two bad choices is nearer
+    base = (np.minimum(free, cap) / cap) ** 12
+    chosen: list[int] = []
+    for _ in range(min(size, ratio.shape[1])):
+        left = np.minimum(base, cost[:, chosen].min(axis=1, initial=np.inf))
+        chosen.append(int(np.minimum(left[:, None], cost).sum(axis=0).argmin()))
+    total = np.minimum(base, cost[:, chosen].min(axis=1)).sum()
+    while True:
+        best = (total * (1 - 1e-9), -1, -1)
+        for position in range(len(chosen)):
+            others = chosen[:position] + chosen[position + 1 :]
+            left = np.minimum(base, cost[:, others].min(axis=1, initial=np.inf))
+            sums = np.minimum(left[:, None], cost).sum(axis=0)
+            if sums.min() < best[0]:
+                best = float(sums.min()), position, int(sums.argmin())
+        if best[1] < 0:
+            return np.unique(np.array(chosen, dtype=np.intp))
+        total, position, column = best
+        chosen[position] = column

@@ -1,0 +1,116 @@
+"""Which policies to keep: the fewest that are good enough on a finite set of weights (set cover)."""
+
+import numpy as np
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+
+def greedy_cover(covers: np.ndarray) -> np.ndarray:
+    """Cover all rows with few columns: repeatedly the column that covers most of what is left, ties to the lowest index.
+
+    At most 1 + ln(n) times the fewest (V. Chvatal, "A greedy heuristic for the set-covering problem", Mathematics of
+    Operations Research 4 (1979)); columns that became superfluous are dropped at the end.
+
+    Args:
+        covers: (n, m) bool; whether column j is good enough for row i.
+
+    Returns:
+        (s,) column numbers in increasing order.
+
+    Raises:
+        ValueError: a row is covered by no column.
+    """
+    _check(covers)
+    left, chosen = np.ones(len(covers), dtype=bool), []
+    while left.any():
+        pick = int(covers[left].sum(axis=0).argmax())
+        chosen.append(pick)
+        left &= ~covers[:, pick]
+    for column in list(chosen):  # earliest first: later choices may have made it superfluous
+        others = [other for other in chosen if other != column]
+        if covers[:, others].any(axis=1).all():
+            chosen = others
+    return np.array(sorted(chosen), dtype=np.intp)
+
+
+def smallest_cover(covers: np.ndarray, *, seconds: float = 60.0) -> tuple[np.ndarray, int]:
+    """Cover all rows with the fewest columns, by integer programming (HiGHS).
+
+    Args:
+        covers: (n, m) bool.
+        seconds: time limit; the best cover found by then is returned with the bound proven by then.
+
+    Returns:
+        (s,) column numbers in increasing order, and a proven lower bound on the size of any cover (s if optimal).
+
+    Raises:
+        ValueError: a row is covered by no column.
+    """
+    _check(covers)
+    greedy = greedy_cover(covers)
+    if len(greedy) <= 1:
+        return greedy, len(greedy)
+    found, bound = _solve_cover(covers, None, seconds)
+    chosen = greedy if found is None or len(found) >= len(greedy) else found
+    return chosen, min(bound, len(chosen))
+
+
+def cover_within(covers: np.ndarray, size: int, *, seconds: float = 10.0) -> np.ndarray | None:
+    """Cover all rows with at most `size` columns, by integer programming.
+
+    Returns:
+        (s,) column numbers, or None if there is no such cover or none was found in time.
+
+    Raises:
+        ValueError: a row is covered by no column.
+    """
+    _check(covers)
+    greedy = greedy_cover(covers)
+    return greedy if len(greedy) <= size else _solve_cover(covers, size, seconds)[0]
+
+
+def _solve_cover(covers: np.ndarray, size: int | None, seconds: float) -> tuple[np.ndarray | None, int]:
+    """A cover and a bound on its size: the smallest cover, or any of at most `size` columns if that is given."""
+    rows = _hardest_rows(covers)
+    columns = _best_columns(rows)
+    constraints = [LinearConstraint(csr_array(rows[:, columns].astype(np.float64)), lb=1.0)]
+    if size is not None:
+        constraints.append(LinearConstraint(np.ones((1, len(columns))), ub=float(size)))
+    result = milp(
+        np.ones(len(columns)) if size is None else np.zeros(len(columns)),
+        constraints=constraints,
+        integrality=np.ones(len(columns)),
+        bounds=Bounds(0, 1),
+        options={"time_limit": max(seconds, 0.01), "mip_rel_gap": 0.0},
+    )
+    bound = 1 if size is not None or result.mip_dual_bound is None else int(np.ceil(result.mip_dual_bound - 1e-6))
+    if result.x is None:
+        return None, max(bound, 1)
+    chosen = np.sort(columns[np.flatnonzero(result.x > 0.5)])
+    return (chosen if covers[:, chosen].any(axis=1).all() else None), max(bound, 1)
+
+
+def _check(covers: np.ndarray) -> None:
+    uncovered = ~covers.any(axis=1)
+    if uncovered.any():
+        raise ValueError(f"covers: expected every row to be covered by some column, row {int(uncovered.argmax())} is by none")
+
+
+def _hardest_rows(covers: np.ndarray) -> np.ndarray:
+    """Rows whose columns contain no other row's columns: covering these covers all."""
+    rows = np.unique(covers, axis=0)
+    return rows[~_contains_another(rows)]
+
+
+def _best_columns(rows: np.ndarray) -> np.ndarray:
+    """Columns whose rows no other column's rows contain; of equal columns the first."""
+    first = np.sort(np.unique(rows, axis=1, return_index=True)[1])
+    return first[~_contains_another(~rows[:, first].T)]
+
+
+def _contains_another(sets: np.ndarray) -> np.ndarray:
+    """(n,) whether a set, given as a row of (n, d) bool, contains another row's set; no two rows are equal."""
+    common = sets.astype(np.float32) @ sets.T.astype(np.float32)
+    subset = common == sets.sum(axis=1, dtype=np.float32)[:, None]  # [i, j]: set i lies within set j
+    np.fill_diagonal(subset, False)
+    return subset.any(axis=0)
