@@ -149,8 +149,9 @@ def digest_tree(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and digest of every file below a folder but the manifest and unfinished ones, by relative path."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST and not path.name.startswith(_TEMPORARY):
+        relative = path.relative_to(folder)
+        unfinished = any(part.startswith(_TEMPORARY) for part in relative.parts)
+        if path.is_file() and not unfinished and (name := relative.as_posix()) != MANIFEST:
             files[name] = {"bytes": path.stat().st_size, "sha256": digest_file(path)}
     return files
 
@@ -254,8 +255,6 @@ def building(
     partial.mkdir(parents=True, exist_ok=True)
     marker.write_text(fingerprint)
     yield partial
-    for leftover in partial.rglob(f"{_TEMPORARY}*"):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     manifest = Manifest(
         stage=stage,
         fingerprint=fingerprint,
@@ -268,6 +267,8 @@ def building(
         seconds=round(time.monotonic() - started, 3),
     )
     write_json(partial / MANIFEST, asdict(manifest))
+    for leftover in list(partial.rglob(f"{_TEMPORARY}*")):
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         folder.rename(old)

@@ -1,0 +1,1 @@
+"""Pairs in: schema, loaders, splits, candidates and the embedded world."""

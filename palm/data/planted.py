@@ -11,6 +11,7 @@ Everything is drawn from an explicit `numpy.random.Generator`; nothing is downlo
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -351,3 +352,15 @@ def make_world(
                 }
             )
     return World(rows, ids, weights, names, sharpness)
+
+
+def _given(name: str, prompts: list[str], responses: list[str]) -> np.ndarray:
+    return basis_rewards(responses, (name,))[:, 0]
+
+
+# The bases as given reward functions, such as "palm.data.planted:expert".
+expert = partial(_given, "expert")
+friend = partial(_given, "friend")
+brief = partial(_given, "brief")
+careful = partial(_given, "careful")
+coach = partial(_given, "coach")

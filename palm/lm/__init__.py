@@ -1,0 +1,1 @@
+"""Language models: load, train from scratch, tokenise, sample, score."""

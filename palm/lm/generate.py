@@ -1,6 +1,6 @@
 """Sample responses from a language model, in batches that are the same on every run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,3 @@ def sample_responses(
 def _until_end(row: list[int], end: int) -> list[int]:
     return row[: row.index(end) + 1] if end in row else row
 
-
-def iterate_batches(batches: list[Batch], done: set[int]) -> Iterator[Batch]:
-    """The batches that are not done yet."""
-    return (batch for batch in batches if batch.number not in done)

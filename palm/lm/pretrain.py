@@ -10,6 +10,7 @@ from typing import Any
 
 from palm.data.schema import Text
 from palm.lm.tokens import encode
+from palm.progress import Track, silent
 from palm.seeds import isolated_rng
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def train_from_scratch(
     sft: Mapping[str, Any] | None = None,
     max_length: int = 256,
     seed: int = 0,
-    progress: bool = False,
+    track: Track = silent,
 ) -> dict[str, float]:
     """Train tokenizer and model on (prompt, response) texts and save both in `folder`.
 
@@ -80,7 +81,7 @@ def train_from_scratch(
         sft: fields of TRL's SFTConfig; learning rate, steps, batch size and so on.
         max_length: longest text in tokens; longer ones are cut.
         seed: of initial weights and order of texts.
-        progress: show the trainer's progress bar.
+        track: for a progress bar of the steps.
 
     Returns:
         parameters (their number), tokens (of the training texts) and loss (mean over the last tenth of the log).
@@ -93,7 +94,7 @@ def train_from_scratch(
     from transformers import LlamaConfig, LlamaForCausalLM
     from trl import SFTTrainer
 
-    from palm.lm.training import last_checkpoint, training_arguments
+    from palm.lm.training import last_checkpoint, quieten, training_arguments
 
     if not texts:
         raise ValueError("texts: expected at least one text to train on, got none")
@@ -136,9 +137,9 @@ def train_from_scratch(
             },
             folder=work,
             seed=seed,
-            progress=progress,
         )
         trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+        quieten(trainer, "training the base model", track)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id

@@ -1,10 +1,13 @@
 """TRL arguments as palm sets them: unknown options refused, no checkpoints or reports unless asked for."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from palm.progress import Advance, Track
 
 
 def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
@@ -31,7 +34,7 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
             raise ValueError(f"{where}.{option}: trl.{name} has no such option{hint}")
 
 
-def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int, progress: bool) -> Any:
+def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int) -> Any:
     """An instance of TRL's configuration class with palm's defaults under the user's options.
 
     Where TRL's defaults assume a large GPU (bf16, gradient checkpointing), ours follow the machine: bf16 on a GPU that
@@ -52,8 +55,30 @@ def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, s
         "logging_steps": 5,
     }
     return getattr(trl, name)(
-        output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=not progress, **{**defaults, **options}
+        output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=True, **{**defaults, **options}
     )
+
+
+def quieten(trainer: Any, label: str, track: Track) -> None:
+    """Stop a trainer from printing its logs, and show its steps by `track` instead."""
+    from transformers import TrainerCallback
+    from transformers.trainer_callback import PrinterCallback
+
+    stack = contextlib.ExitStack()
+    advance: list[Advance] = []
+
+    class Steps(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance.append(stack.enter_context(track(label, state.max_steps - state.global_step)))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance[0](1)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            stack.close()
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Steps())
 
 
 def last_checkpoint(folder: Path) -> str | None:

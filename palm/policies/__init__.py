@@ -1,0 +1,1 @@
+"""One LoRA policy per weight."""

@@ -1,0 +1,186 @@
+"""The `palm` command."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from palm.pipeline import Pipeline
+
+app = typer.Typer(
+    name="palm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="From everyone's pairwise preferences to a few LoRA policies, with a proof of how good that few is.\n\n"
+    "`palm run CONFIG.yaml` does it all, stage by stage: data, base, embed, fit, sample, score, plan, train, measure, route, "
+    "report. Each stage's result is kept with a manifest: a second run does only what a changed configuration calls for, and a "
+    "killed run goes on where it was.\n\n"
+    "Settings after the file override it: `palm run CONFIG.yaml seed=1 plan.size=4`.",
+)
+
+ConfigArgument = Annotated[Path, typer.Argument(help="The run's YAML file, such as recipes/configs/planted/pipeline.yaml.")]
+SettingsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Settings that override the file, such as seed=1 plan.size=4.", show_default=False)
+]
+
+
+def _pipeline(config_path: Path, settings: list[str] | None, *, checked: bool = True) -> "Pipeline":
+    from palm.pipeline import STAGES, Pipeline, check, load_config
+    from palm.progress import bars
+    from palm.ranks import rank
+
+    config = load_config(config_path, settings or ())
+    if checked:
+        check(config)
+    return Pipeline(STAGES, config, track=bars, say=typer.echo if rank() == 0 else lambda line: None)
+
+
+@app.command()
+def run(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+    """Run every stage that is not done, in order, and end with the report."""
+    pipeline = _pipeline(config, settings)
+    ran = pipeline.run()
+    typer.echo(f"{len(ran)} stages run, {len(pipeline.stages) - len(ran)} were done before")
+    typer.echo(f"report: {pipeline.result('report') / 'index.html'}")
+    typer.echo(f"portfolio: {pipeline.result('route') / 'portfolio'}")
+
+
+@app.command()
+def status(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+    """Say what is there: for every stage whether it is done, begun, stale or damaged, and why.
+
+    CONFIG is the run's YAML file, or the folder of a run (then stages are shown as their manifests have them).
+    """
+    if config.is_dir():
+        _status_of_folder(config)
+        return
+    pipeline = _pipeline(config, settings, checked=False)
+    for name, stage in pipeline.stages.items():
+        state = pipeline.state(name)
+        made = f"{state.manifest.created}, {state.manifest.seconds:.1f} s" if state.manifest else ""
+        typer.echo(f"{name:8s} {state.state:8s} {made or stage.summary}{'; ' + state.detail if state.detail else ''}")
+
+
+def _status_of_folder(folder: Path) -> None:
+    from palm.artifacts import ArtifactError, read_manifest
+    from palm.pipeline import STAGES
+
+    for stage in STAGES:
+        begun = (folder / f".{stage.name}.partial").exists()
+        try:
+            manifest = read_manifest(folder / stage.name)
+        except ArtifactError as error:
+            typer.echo(f"{stage.name:8s} damaged  {error}")
+            continue
+        if manifest is None:
+            typer.echo(f"{stage.name:8s} {'begun' if begun else 'missing':8s} {stage.summary}")
+        else:
+            size = sum(entry["bytes"] for entry in manifest.files.values())
+            typer.echo(f"{stage.name:8s} made     {manifest.created}, {manifest.seconds:.1f} s, {len(manifest.files)} files, {size:,} bytes")
+
+
+def _stage_command(name: str, summary: str) -> Callable[..., None]:
+    def command(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+        pipeline = _pipeline(config, settings)
+        pipeline.run(only=name)
+        typer.echo(f"{name}: {pipeline.result(name)}")
+
+    command.__doc__ = (
+        f"Run the stage {name} alone: {summary}.\n\nThe stages it needs must be done; its message says which are not. "
+        "A stage that is done, with nothing changed, is left as it is."
+    )
+    return command
+
+
+@app.command()
+def route(
+    target: Annotated[Path, typer.Argument(help="The run's YAML file, or a portfolio's folder with --weight.")],
+    settings: SettingsArgument = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(help="A weight to route, such as 0.2,0.3,0.5; may be given several times.", show_default=False),
+    ] = None,
+) -> None:
+    """Run the stage route alone, or ask a finished portfolio which policy a weight goes to.
+
+    `palm route CONFIG.yaml` assembles the portfolio to serve and routes every user. `palm route FOLDER --weight 0.2,0.3,0.5`
+    prints the policy for that weight, its utility and a bound on its regret.
+    """
+    if not weight:
+        _stage_command("route", "")(target, settings)
+        return
+    import numpy as np
+
+    from palm.routing import Router
+
+    router = Router.from_pretrained(target)
+    for text in weight:
+        try:
+            numbers = np.array([float(entry) for entry in text.split(",")])
+        except ValueError:
+            raise ValueError(f"--weight: expected numbers separated by commas, got {text!r}") from None
+        routes = router.route(numbers)
+        typer.echo(f"{text}: {routes.policy[0]}, utility {routes.utility[0]:.4f}, regret at most {routes.regret_bound[0]:.4f}")
+
+
+def _add_stage_commands() -> None:
+    summaries = {
+        "data": "read the pairs, split users into seen and unseen",
+        "base": "train the small base model from scratch, or check the one given",
+        "embed": "turn every text into features",
+        "fit": "learn basis rewards and every user's weight",
+        "sample": "collect candidate responses to plan on",
+        "score": "score the candidates by every basis reward",
+        "plan": "choose the few weights to train for, and certify them for every weight",
+        "train": "train one LoRA policy per weight",
+        "measure": "measure the trained policies on held-out prompts",
+        "report": "write the report",
+    }
+    for name, summary in summaries.items():
+        app.command(name)(_stage_command(name, summary))
+
+
+_add_stage_commands()
+
+
+def _quiet() -> None:
+    """Keep other libraries' chatter off the terminal; their errors still come through."""
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers|trl|peft|accelerate")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
+    _quiet()
+    from palm.artifacts import ArtifactError
+    from palm.pipeline.runner import PipelineError
+
+    try:
+        app()
+    except (ValueError, ArtifactError, PipelineError) as error:
+        if os.environ.get("PALM_DEBUG"):
+            raise
+        typer.echo(f"palm: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

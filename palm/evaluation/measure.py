@@ -1,0 +1,136 @@
+"""What trained policies really give: values and KL costs from their own text, or from a fixed pool of responses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from palm.evaluation.intervals import Estimate, bootstrap_mean
+from palm.portfolio.certify import certify
+from palm.portfolio.oracle import GibbsOracle
+from palm.portfolio.portfolio import Portfolio
+from palm.rewards.tensor import RewardTensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One policy on held-out prompts.
+
+    Attributes:
+        value: (P, K) J on each prompt.
+        kl: (P,) KL divergence from the reference on each prompt, in nats.
+    """
+
+    value: np.ndarray
+    kl: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: shapes disagree or a number is not finite.
+        """
+        if self.value.ndim != 2 or self.kl.shape != (len(self.value),) or len(self.value) == 0:
+            raise ValueError(f"value, kl: expected (P, K) and (P,) with P at least 1, got {self.value.shape} and {self.kl.shape}")
+        if not (np.isfinite(self.value).all() and np.isfinite(self.kl).all()):
+            raise ValueError("value, kl: expected finite numbers; the policy's text could not be scored")
+
+    def utility(self, weight: np.ndarray, kl: float, *, seed: int = 0) -> Estimate:
+        """w.J - kl KL with a 95 % interval over prompts."""
+        return bootstrap_mean(self.value @ weight - kl * self.kl, seed=seed)
+
+
+def from_samples(basis: np.ndarray, kl: np.ndarray, samples: int) -> Measured:
+    """From text that a policy generated.
+
+    Args:
+        basis: (P x samples, K) rewards of its responses, prompt after prompt.
+        kl: (P x samples,) `palm.lm.logprobs.response_kl` of the same responses.
+        samples: responses per prompt.
+    """
+    prompts = len(kl) // samples
+    return Measured(basis.reshape(prompts, samples, -1).mean(axis=1), kl.reshape(prompts, samples).mean(axis=1))
+
+
+def from_pool(tensor: RewardTensor, log_ratio: np.ndarray) -> Measured:
+    """From a fixed pool of responses, by self-normalised weights softmax(log pi - log pi_ref) over each prompt's pool.
+
+    The policy is the pool's reference, uniform, tilted by the policy's log-ratio: what a policy would be that may only give
+    responses of the pool. Exact for that policy; no claim on what the model generates freely.
+
+    Args:
+        tensor: (P, N, K) rewards of the pool.
+        log_ratio: (P, N) log pi(y|x) - log pi_ref(y|x); ignored where there is no candidate.
+    """
+    logits = np.where(tensor.mask, log_ratio, -np.inf)
+    logits -= logits.max(axis=1, keepdims=True)
+    probability = np.exp(logits)
+    probability /= probability.sum(axis=1, keepdims=True)
+    counts = tensor.mask.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(probability > 0, probability * np.log(probability * counts[:, None]), 0.0)
+    value = np.einsum("pn,pnk->pk", probability, tensor.rewards)
+    return Measured(value, np.maximum(terms.sum(axis=1), 0.0))
+
+
+def measured_portfolio(planned: Portfolio, policies: Sequence[Measured], oracle: GibbsOracle) -> Portfolio:
+    """The planned portfolio with the values and KL costs that its trained policies have, and a certificate.
+
+    Args:
+        planned: weights, ids and the rest.
+        policies: of its members, in order, on the oracle's prompts.
+        oracle: the optimum on the same prompts; also gives the reference's value.
+
+    Raises:
+        ValueError: another number of policies than members.
+    """
+    if len(policies) != len(planned):
+        raise ValueError(f"policies: expected {len(planned)}, one per member, got {len(policies)}")
+    bases = len(planned.reference)
+    measured = replace(
+        planned,
+        value=np.array([policy.value.mean(axis=0) for policy in policies]).reshape(-1, bases),
+        cost=np.array([oracle.kl * policy.kl.mean() for policy in policies]),
+        reference=oracle.reference,
+        origin="measured",
+        certificate=None,
+    )
+    return replace(measured, certificate=certify(measured, oracle))
+
+
+def gap_interval(
+    planned: Portfolio, policies: Sequence[Measured], tensor: RewardTensor, *, kl: float, draws: int = 200, seed: int = 0
+) -> dict[str, Estimate]:
+    """Bootstrap intervals (95 %, percentile) of a measured portfolio's worst gaps over prompts.
+
+    Prompts are resampled; the optimum, the reference and every policy on them go together, and each draw is certified over
+    the whole simplex. A worst case over weights is biased upward under resampling, so the interval errs to the safe side.
+
+    Args:
+        planned: the portfolio's weights and ids.
+        policies: of its members, on the tensor's prompts.
+        tensor: candidates of the held-out prompts.
+        kl: coefficient of the KL cost.
+        draws: bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        epsilon, delta and captured_gain.
+    """
+    rng = np.random.default_rng(seed)
+    prompts = len(tensor.rewards)
+
+    def gaps(rows: np.ndarray) -> tuple[float, float, float]:
+        oracle = GibbsOracle(tensor.rewards[rows], kl, mask=tensor.mask[rows])
+        drawn = [Measured(policy.value[rows], policy.kl[rows]) for policy in policies]
+        value = np.array([policy.value.mean(axis=0) for policy in drawn]).reshape(-1, oracle.bases)
+        cost = np.array([kl * policy.kl.mean() for policy in drawn])
+        portfolio = replace(planned, value=value, cost=cost, reference=oracle.reference, certificate=None)
+        certificate = certify(portfolio, oracle, search_bound=False)
+        return certificate.epsilon, certificate.delta, certificate.captured_gain
+
+    centre = gaps(np.arange(prompts))
+    samples = np.array([gaps(rng.integers(prompts, size=prompts)) for _ in range(draws)])
+    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
+    names = ("epsilon", "delta", "captured_gain")
+    return {name: Estimate(centre[i], float(low[i]), float(high[i]), prompts) for i, name in enumerate(names)}

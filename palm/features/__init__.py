@@ -1,0 +1,1 @@
+"""Texts as frozen features, and pairs of them."""

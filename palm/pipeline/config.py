@@ -1,0 +1,348 @@
+"""The pipeline's configuration: one YAML file, one dataclass per stage, unknown keys refused."""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """The configuration is not what was expected; the message names the file and the key."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads 1e-4 as text, since YAML 1.1 wants a dot; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class PlantedConfig:
+    """The embedded world's size; see `palm.data.planted.make_world`."""
+
+    users: int = 300
+    bases: int = 3
+    pairs_per_user: int = 40
+    responses_per_prompt: int = 6
+    concentration: float = 0.3
+    sharpness: float = 12.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pairs come from and how users are split.
+
+    Attributes:
+        source: "planted", a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), or a data set's id on the Hub.
+        planted: for the source "planted".
+        columns: where each of user, prompt, chosen, rejected, group is found.
+        subset, split: of a data set on the Hub.
+        drop_invalid: leave out rows that are not pairs instead of stopping at the first.
+        min_pairs: users with fewer pairs are left out of fitting and testing.
+        unseen: share (below 1) or number of users that no model is fitted on.
+        shots: pairs of an unseen user to infer their weight from.
+        test: share of a seen user's pairs to test on.
+    """
+
+    source: str = "planted"
+    planted: PlantedConfig = field(default_factory=PlantedConfig)
+    columns: dict[str, str] = field(default_factory=dict)
+    subset: str | None = None
+    split: str = "train"
+    drop_invalid: bool = False
+    min_pairs: int = 1
+    unseen: float | int = 0.2
+    shots: int = 10
+    test: float = 0.3
+
+
+@dataclass(frozen=True)
+class BaseConfig:
+    """The reference policy: a model that exists, or a small one trained from scratch.
+
+    Attributes:
+        model: "scratch", or the folder or Hub id of a causal language model.
+        revision, dtype: of a model that exists.
+        name: id recorded in adapters; by default the model's own, or "palm-base" for one trained here.
+        corpus: what a model from scratch is trained on: "data" (the pairs' prompts and responses) or "planted".
+        texts: size of the planted corpus.
+        vocabulary: tokens of the tokenizer from scratch.
+        architecture: fields of transformers.LlamaConfig.
+        sft: fields of trl.SFTConfig.
+        max_length: longest text in tokens.
+    """
+
+    model: str = "scratch"
+    revision: str | None = None
+    dtype: str | None = None
+    name: str | None = None
+    corpus: str = "data"
+    texts: int = 6000
+    vocabulary: int = 1024
+    architecture: dict[str, Any] = field(default_factory=dict)
+    sft: dict[str, Any] = field(default_factory=dict)
+    max_length: int = 256
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """What rewards are linear in.
+
+    Attributes:
+        model: "base", or the folder or Hub id of a language model, classifier or reward model.
+        functions: given reward functions, "package.module:name" each, instead of a model's hidden states; use them with
+            rewards.method Given.
+        reward_models: given reward models (folders or Hub ids), their score instead of hidden states; as `functions`.
+        revision, dtype: of the model.
+        pooling: "last", "mean" or "mean+last".
+        layer: hidden layer, from the end if negative.
+        max_length: longest text in tokens.
+        batch_tokens: tokens per forward pass.
+        shard_size: texts per file.
+        storage: "float32" or "float16" on disk.
+    """
+
+    model: str = "base"
+    functions: list[str] = field(default_factory=list)
+    reward_models: list[str] = field(default_factory=list)
+    revision: str | None = None
+    dtype: str | None = None
+    pooling: str = "last"
+    layer: int = -1
+    max_length: int = 1024
+    batch_tokens: int = 8192
+    shard_size: int = 4096
+    storage: str = "float32"
+
+
+@dataclass(frozen=True)
+class RewardsConfig:
+    """Which reward model is fitted.
+
+    Attributes:
+        method: a name out of palm.rewards.METHODS with simplex geometry: it feeds the portfolio.
+        options: the method's hyper-parameters.
+        compare: other methods to fit and to put beside it in the accuracy table.
+    """
+
+    method: str = "LoRe"
+    options: dict[str, Any] = field(default_factory=dict)
+    compare: list[str] = field(default_factory=lambda: ["BradleyTerry", "Reference"])
+
+
+@dataclass(frozen=True)
+class CandidatesConfig:
+    """The responses that the plan is made on.
+
+    Attributes:
+        source: "sample" from the base model, or "pool": the responses to the same prompt in the data.
+        prompts: how many prompts to plan on and train with (sample), drawn from the data's.
+        held_out: prompts kept for certifying and measuring: a number, or a share below 1.
+        per_prompt: responses to sample per prompt; with a pool, the most to keep.
+        max_new_tokens, temperature, batch_size: of the sampling.
+        min_pool: prompts with a smaller pool are left out.
+    """
+
+    source: str = "sample"
+    prompts: int = 96
+    held_out: float | int = 64
+    per_prompt: int = 32
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    batch_size: int = 96
+    min_pool: int = 2
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """Which portfolio is planned; see `palm.plan_portfolio`.
+
+    Attributes:
+        kl: coefficient of the KL cost, in units of reward.
+        epsilon, delta: gap wanted.
+        size: number of policies, instead of a gap.
+        method, select: of the search.
+        curve: largest size in the picture of gap against size; 0 for none.
+    """
+
+    kl: float = 0.1
+    epsilon: float = 0.05
+    delta: float = 0.0
+    size: int | None = None
+    method: str = "cut"
+    select: str = "milp"
+    curve: int = 6
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How members are trained; see `palm.policies.train.TrainingOptions`.
+
+    Attributes:
+        baselines: also train two single policies to compare with: the best for the worst weight, and the best for the
+            population's mean weight.
+        labels, group, emphasis, pairs_per_prompt, max_length, lora, dpo: see there.
+    """
+
+    baselines: bool = True
+    labels: str = "soft"
+    group: int = 8
+    emphasis: float = 0.5
+    pairs_per_prompt: int = 16
+    max_length: int = 1024
+    lora: dict[str, Any] = field(default_factory=dict)
+    dpo: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeasureConfig:
+    """How trained policies are measured on the held-out prompts.
+
+    Attributes:
+        samples: responses to generate per prompt and policy (candidates.source sample).
+        draws: bootstrap samples of the gap's interval.
+    """
+
+    samples: int = 12
+    draws: int = 200
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """How users are sent to policies; rule: "expected", "nearest-l1" or "nearest-l2"."""
+
+    rule: str = "expected"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The report; plots: False does without matplotlib; examples: prompts whose responses are shown."""
+
+    title: str = "palm report"
+    plots: bool = True
+    examples: int = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run.
+
+    Attributes:
+        output: folder of the run, relative to where `palm` is started.
+        seed: of everything random.
+    """
+
+    output: str = "runs/palm"
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    route: RouteConfig = field(default_factory=RouteConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, and settings that override it.
+
+    Args:
+        path: the file.
+        overrides: such as "plan.size=4" or "seed=1"; the value is YAML.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: expected a YAML file: {error}") from error
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(raw).__name__}")
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r}: expected a setting such as plan.size=4")
+        try:
+            parsed = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
+        _set(raw, key.split("."), parsed, override)
+    return _build(Config, raw, "", str(path))
+
+
+def as_record(config: Any) -> Any:
+    """A configuration's section as JSON values."""
+    return dataclasses.asdict(config)
+
+
+def _set(raw: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        if raw.get(key) is None:
+            raw[key] = {}
+        if not isinstance(raw[key], dict):
+            raise ConfigError(f"{override!r}: {key} is a value, not a section")
+        raw = raw[key]
+    raw[keys[-1]] = value
+
+
+def _build(kind: Any, raw: dict[str, Any], prefix: str, where: str) -> Any:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in raw.items():
+        name = f"{prefix}{key}"
+        if key not in fields:
+            close = get_close_matches(str(key), fields, n=1)
+            hint = f"; did you mean {prefix}{close[0]}?" if close else f"; known: {', '.join(fields)}"
+            raise ConfigError(f"{where}: unknown key {name!r}{hint}")
+        values[key] = _value(hints[key], value, name, where)
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, name: str, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {name}: expected a section, got {value!r}")
+        return _build(hint, value, f"{name}.", where)
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in kinds:
+        origin = typing.get_origin(kind) or kind
+        if origin is float and isinstance(value, int) and not isinstance(value, bool) and int not in kinds:
+            return float(value)
+        if isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool):
+            _check_items(kind, value, name, where)
+            return value
+    wanted = " or ".join(getattr(typing.get_origin(kind) or kind, "__name__", str(kind)) for kind in kinds)
+    raise ConfigError(f"{where}: {name}: expected {wanted.replace('NoneType', 'nothing')}, got {value!r}")
+
+
+def _check_items(kind: Any, value: Any, name: str, where: str) -> None:
+    items = typing.get_args(kind)
+    wrong = []
+    if isinstance(value, list) and items:
+        wrong = [item for item in value if not isinstance(item, items[0])]
+    elif isinstance(value, dict) and items and items[1] is str:
+        wrong = [item for item in value.values() if not isinstance(item, str)]
+    if wrong:
+        raise ConfigError(f"{where}: {name}: expected text in every entry, got {wrong[0]!r}")

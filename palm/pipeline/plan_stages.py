@@ -1,0 +1,225 @@
+"""Stages fit, sample, score, plan: reward models, candidates, the reward tensor, the portfolio."""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palm.artifacts import write_json
+from palm.data.candidates import Candidates, distinct_prompts, pool_candidates, split_prompts
+from palm.lm.sampling import sample_to_folder
+from palm.pipeline.config import Config
+from palm.pipeline.data_stages import (
+    base_name,
+    featurise,
+    given_names,
+    read_base,
+    read_items,
+    read_pairs,
+    read_split_features,
+)
+from palm.pipeline.runner import Context, PipelineError
+from palm.portfolio import GibbsOracle, Portfolio, certify, plan_curve, plan_portfolio
+from palm.rewards import METHODS, RewardModel, RewardTensor, SimplexModel, load_reward_model, reward_tensor
+from palm.seeds import derive_seed
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("plan", "held_out")
+POOL = "pool"
+
+
+def run_fit(context: Context) -> None:
+    """Fit the reward model and those to compare it with, on the seen users' training pairs."""
+    config = context.config
+    train = read_split_features(context.inputs["data"], context.inputs["embed"])["seen_train"]
+    for name in [config.rewards.method, *config.rewards.compare]:
+        options: dict[str, Any] = dict(config.rewards.options) if name == config.rewards.method else {}
+        if name == "Given" and "names" not in options:
+            options["names"] = given_names(config.features)
+        if name == "Reference" and train.scores is None:
+            logger.warning("rewards.compare: Reference needs scores beside the features; left out")
+            continue
+        model = METHODS[name](**options).fit(train, seed=context.seed)
+        model.save_pretrained(context.folder / name)  # type: ignore[attr-defined]
+
+
+def check_rewards(config: Config) -> None:
+    """See that methods and their options exist.
+
+    Raises:
+        PipelineError: one does not, or the method cannot feed a portfolio.
+    """
+    for name in [config.rewards.method, *config.rewards.compare]:
+        if name not in METHODS:
+            raise PipelineError(f"rewards.method, rewards.compare: expected names out of {', '.join(METHODS)}, got {name!r}")
+    if config.rewards.method in ("Reference", "BradleyTerry"):
+        raise PipelineError(
+            f"rewards.method: expected a method with weights on the simplex (LoRe, Given), got {config.rewards.method!r}: one "
+            "reward for everyone needs no portfolio; put it in rewards.compare"
+        )
+    try:
+        METHODS[config.rewards.method](**config.rewards.options)
+    except TypeError as error:
+        raise PipelineError(f"rewards.options: {error}") from error
+    given = bool(config.features.functions or config.features.reward_models)
+    if given != (config.rewards.method == "Given"):
+        raise PipelineError(
+            "rewards.method, features.functions: expected method Given together with features.functions or "
+            f"features.reward_models, got {config.rewards.method!r} and {len(config.features.functions)} functions"
+        )
+
+
+def read_method(context: Context, name: str | None = None) -> RewardModel | None:
+    """A fitted model by name, the main one by default; None if it was left out."""
+    folder = context.inputs["fit"] / (name or context.config.rewards.method)
+    return load_reward_model(folder) if folder.exists() else None
+
+
+def read_main_model(context: Context) -> SimplexModel:
+    """The model that feeds the portfolio."""
+    model = read_method(context)
+    if not isinstance(model, SimplexModel):
+        raise PipelineError(f"rewards.method: expected a model of geometry simplex, got {model!r:.60}")
+    return model
+
+
+def run_sample(context: Context) -> None:
+    """Candidates of the prompts to plan on and of the prompts held out."""
+    config = context.config.candidates
+    pairs = read_pairs(context.inputs["data"])
+    if config.source == POOL:
+        pool = pool_candidates(pairs, fewest=config.min_pool, most=config.per_prompt)
+        parts = split_prompts(len(pool.prompts), config.held_out, seed=context.seed)
+        for name, rows in zip(PARTS, parts, strict=True):
+            chosen = Candidates([pool.prompts[row] for row in rows], [pool.responses[row] for row in rows])
+            chosen.save(context.folder / f"{name}.jsonl")
+        return
+    prompts = distinct_prompts(pairs["prompt"])
+    held_out = config.held_out if isinstance(config.held_out, int) else max(1, round(config.held_out * config.prompts))
+    wanted = config.prompts + held_out
+    if len(prompts) < wanted:
+        raise PipelineError(
+            f"candidates.prompts, candidates.held_out: expected at most {len(prompts)} together, the data's prompts, got {wanted}"
+        )
+    order = np.random.default_rng(context.seed).permutation(len(prompts))[:wanted]
+    model = read_base(context)
+    for name, rows in zip(PARTS, (order[: config.prompts], order[config.prompts :]), strict=True):
+        chosen_prompts = [prompts[row] for row in rows]
+        batches = context.folder / f".writing-{name}"
+        samples = sample_to_folder(
+            model,
+            chosen_prompts,
+            batches,
+            count=config.per_prompt,
+            batch_size=config.batch_size,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            seed=derive_seed(context.seed, name),
+            label=f"sampling candidates ({name})",
+            track=context.track,
+        )
+        texts = [[sample.text for sample in row] for row in samples]
+        Candidates(chosen_prompts, texts).save(context.folder / f"{name}.jsonl")
+
+
+def read_candidates(folder: Path, part: str) -> Candidates:
+    """Candidates of the part "plan" or "held_out"."""
+    return Candidates.load(folder / f"{part}.jsonl")
+
+
+def run_score(context: Context) -> None:
+    """Basis rewards of all candidates."""
+    model = read_main_model(context)
+    for part in PARTS:
+        candidates = read_candidates(context.inputs["sample"], part)
+        features = context.folder / f".writing-{part}"
+        featurise(context, candidates.texts, features)
+        basis = model.basis(read_items(features))
+        reward_tensor(basis, candidates.counts).save(context.folder / f"{part}.safetensors")
+        shutil.rmtree(features)
+
+
+def read_tensor(folder: Path, part: str) -> RewardTensor:
+    """Reward tensor of the part "plan" or "held_out"."""
+    return RewardTensor.load(folder / f"{part}.safetensors")
+
+
+def oracle_for(tensor: RewardTensor, kl: float) -> GibbsOracle:
+    """The sampled oracle of a reward tensor."""
+    return GibbsOracle(tensor.rewards, kl, mask=tensor.mask)
+
+
+def run_plan(context: Context) -> None:
+    """The portfolio to train, its certificate on the same and on other prompts, and gap against size."""
+    config = context.config.plan
+    model = read_main_model(context)
+    oracle = oracle_for(read_tensor(context.inputs["score"], "plan"), config.kl)
+    held_out = oracle_for(read_tensor(context.inputs["score"], "held_out"), config.kl)
+    with context.track("planning", None) as advance:
+        planned = plan_portfolio(
+            oracle,
+            epsilon=config.epsilon,
+            delta=config.delta,
+            size=config.size,
+            method=config.method,
+            select=config.select,
+            seed=context.seed,
+            names=model.names,
+            advance=lambda line: advance(1),
+        )
+        curve = plan_curve(oracle, sizes=range(1, config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
+    described = {
+        "bases": model.names,
+        "calibration": np.column_stack([model.calibration.low, model.calibration.high]),
+        "base_model": base_name(context.inputs["base"]),
+    }
+    planned = replace(planned, **described)
+    planned.save_pretrained(context.folder)
+    crossed = planned.revalued(held_out)
+    replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
+    for name, weight in _baselines(context, oracle, model).items():
+        single = Portfolio(weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (name,), **described)
+        single = single.revalued(oracle)
+        replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
+    points = [
+        {
+            "size": point.size,
+            "epsilon": _certificate(point.portfolio).epsilon,
+            "captured_gain": _certificate(point.portfolio).captured_gain,
+            "size_at_least": _certificate(point.portfolio).size_at_least,
+        }
+        for point in curve
+    ]
+    checks = held_out.diagnostics(planned.weights) if len(planned) else None
+    write_json(
+        context.folder / "plan.json",
+        {
+            "curve": points,
+            "diagnostics": None
+            if checks is None
+            else {name: getattr(checks, name).tolist() for name in ("effective_samples", "fewest_samples", "bias", "prompt_error")},
+        },
+    )
+
+
+def _certificate(portfolio: Portfolio) -> Any:
+    assert portfolio.certificate is not None
+    return portfolio.certificate
+
+
+def _baselines(context: Context, oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray]:
+    """Weights of two single policies: the best for the worst weight, and the best on average over the population."""
+    single = plan_portfolio(oracle, size=1)
+    worst = single.weights[0] if len(single) else np.full(oracle.bases, 1.0 / oracle.bases)
+    return {"single-worst": worst, "single-mean": model.seen.mean.mean(axis=0)}
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Ids of the single policies."""
+    return ("single-worst", "single-mean")
+
+

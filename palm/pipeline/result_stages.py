@@ -1,0 +1,98 @@
+"""Stages route and report: the portfolio as it is served, and what a person reads."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+
+from palm.artifacts import read_json, write_json, write_text
+from palm.data.planted import basis_rewards
+from palm.evaluation.measure import Measured
+from palm.evaluation.report import write_report
+from palm.evaluation.served import View, serve
+from palm.pipeline.card import portfolio_card
+from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
+from palm.pipeline.plan_stages import POOL, read_candidates, read_main_model, read_tensor
+from palm.pipeline.policy_stages import read_baselines, read_measured, read_plan
+from palm.pipeline.report_data import collect
+from palm.pipeline.runner import Context
+from palm.portfolio import Portfolio
+from palm.rewards.users import UserWeights
+from palm.routing import Router
+
+SERVED = "portfolio"
+
+
+def run_route(context: Context) -> None:
+    """The portfolio's folder as it is served, and where every user goes."""
+    folder = context.folder / SERVED
+    portfolio = Portfolio.from_pretrained(context.inputs["measure"])
+    router = Router(portfolio, rule=context.config.route.rule if len(portfolio) else "expected", reward_model=read_main_model(context))
+    router.save_pretrained(folder)
+    for name in portfolio.ids:
+        shutil.copytree(context.inputs["train"] / name, folder / "policies" / name, dirs_exist_ok=True)
+    if context.config.base.model == SCRATCH:
+        shutil.copytree(context.inputs["base"] / "model", folder / "base", dirs_exist_ok=True)
+    write_text(folder / "README.md", portfolio_card(portfolio))
+
+    users = {part: UserWeights.load(context.inputs["measure"], f"users-{part}") for part in ("seen", "unseen")}
+    table: dict[str, Any] = {}
+    for part, posterior in users.items():
+        routes = router.route(posterior)
+        for index, user in enumerate(posterior.ids):
+            table[str(user)] = {
+                "part": part,
+                "policy": str(routes.policy[index]),
+                "weight": posterior.mean[index].round(6).tolist(),
+                "utility": float(routes.utility[index]),
+                "regret_bound": float(routes.regret_bound[index]) if np.isfinite(routes.regret_bound[index]) else None,
+                "confidence": float(routes.confidence[index]),
+            }
+    write_json(context.folder / "routes.json", table)
+    write_json(context.folder / "served.json", _served(context, users))
+
+
+def _served(context: Context, users: dict[str, UserWeights]) -> dict[str, Any]:
+    """Routed users against one policy for all: by learned rewards, and in the embedded world by the planted ones."""
+    planned = read_plan(context)
+    names = [*planned.ids, *(single.ids[0] for single in read_baselines(context))]
+    measured = {name: read_measured(context.inputs["measure"], name) for name in names}
+    tensor = read_tensor(context.inputs["score"], "held_out")
+    reference = tensor.rewards.sum(axis=1) / tensor.mask.sum(axis=1)[:, None]
+    result: dict[str, Any] = {"learned": {}}
+    if len(reference) < 2:
+        return result
+    for part, posterior in users.items():
+        if len(posterior) == 0:
+            continue
+        chosen = View(measured, reference, posterior.mean)
+        served = serve(planned, chosen, rule=context.config.route.rule, seed=context.seed)
+        result["learned"][part] = served.record()
+        if context.config.data.source == PLANTED and context.config.candidates.source != POOL:
+            judged = _planted_view(context, measured, posterior)
+            served = serve(planned, chosen, judged=judged, rule=context.config.route.rule, seed=context.seed)
+            result.setdefault("planted", {})[part] = served.record()
+    return result
+
+
+def _planted_view(context: Context, measured: dict[str, Measured], users: UserWeights) -> View:
+    """The policies' texts by the planted rewards, and the users' planted weights."""
+    world = planted_world(context.config)
+    texts = read_json(context.inputs["measure"] / "texts.json")
+    candidates = read_candidates(context.inputs["sample"], "held_out")
+    position = {user: index for index, user in enumerate(world.users)}
+
+    def per_prompt(rows: list[list[Any]]) -> np.ndarray:
+        rewards = basis_rewards([text for row in rows for text in row], world.bases)
+        return rewards.reshape(len(rows), -1, len(world.bases)).mean(axis=1)
+
+    return View(
+        {name: Measured(per_prompt(texts[name]), policy.kl) for name, policy in measured.items()},
+        per_prompt(candidates.responses),
+        world.weights[[position[str(user)] for user in users.ids]],
+    )
+
+
+def run_report(context: Context) -> None:
+    """report/index.html."""
+    write_report(collect(context), context.folder / "index.html", plots=context.config.report.plots)

@@ -1,0 +1,159 @@
+"""The stages in order: what each needs, what its result depends on, and what runs it."""
+
+from typing import Any
+
+from palm.pipeline.config import Config
+from palm.pipeline.data_stages import (
+    PLANTED,
+    SCRATCH,
+    outside_base,
+    outside_data,
+    outside_features,
+    run_base,
+    run_data,
+    run_embed,
+    uses_base,
+)
+from palm.pipeline.plan_stages import check_rewards, run_fit, run_plan, run_sample, run_score
+from palm.pipeline.policy_stages import run_measure, run_train, training_options
+from palm.pipeline.result_stages import run_report, run_route
+from palm.pipeline.runner import PipelineError, Stage, section
+
+
+def _data_settings(config: Config) -> dict[str, Any]:
+    settings = section(config.data)
+    if config.data.source != PLANTED:
+        del settings["planted"]
+    return settings
+
+
+def _base_needs(config: Config) -> tuple[str, ...]:
+    return ("data",) if config.base.model == SCRATCH and config.base.corpus != PLANTED else ()
+
+
+def _embed_needs(config: Config) -> tuple[str, ...]:
+    return ("data", "base") if uses_base(config.features) else ("data",)
+
+
+def _features_settings(config: Config) -> dict[str, Any]:
+    settings = section(config.features)
+    del settings["batch_tokens"]  # how the work is cut up does not change the result
+    return settings
+
+
+def _score_needs(config: Config) -> tuple[str, ...]:
+    return ("fit", "sample", "base") if uses_base(config.features) else ("fit", "sample")
+
+
+def _sample_needs(config: Config) -> tuple[str, ...]:
+    return ("data", "base") if config.candidates.source == "sample" else ("data",)
+
+
+STAGES = (
+    Stage(
+        "data",
+        "read the pairs, split users into seen and unseen",
+        needs=lambda config: (),
+        settings=_data_settings,
+        outside=outside_data,
+        run=run_data,
+    ),
+    Stage(
+        "base",
+        "train the small base model from scratch, or check the one given",
+        needs=_base_needs,
+        settings=lambda config: section(config.base),
+        outside=outside_base,
+        run=run_base,
+    ),
+    Stage(
+        "embed",
+        "turn every text into features",
+        needs=_embed_needs,
+        settings=_features_settings,
+        outside=outside_features,
+        run=run_embed,
+        parallel=True,
+    ),
+    Stage(
+        "fit",
+        "learn basis rewards and every user's weight",
+        needs=lambda config: ("data", "embed"),
+        settings=lambda config: section(config.rewards),
+        run=run_fit,
+    ),
+    Stage(
+        "sample",
+        "collect candidate responses to plan on",
+        needs=_sample_needs,
+        settings=lambda config: section(config.candidates),
+        run=run_sample,
+    ),
+    Stage(
+        "score",
+        "score the candidates by every basis reward",
+        needs=_score_needs,
+        settings=lambda config: {"features": _features_settings(config)},
+        outside=outside_features,
+        run=run_score,
+    ),
+    Stage(
+        "plan",
+        "choose the few weights to train for, and certify them for every weight",
+        needs=lambda config: ("score", "fit", "base"),
+        settings=lambda config: section(config.plan),
+        run=run_plan,
+    ),
+    Stage(
+        "train",
+        "train one LoRA policy per weight",
+        needs=lambda config: ("base", "sample", "score", "plan"),
+        settings=lambda config: section(config.train),
+        run=run_train,
+        parallel=True,
+    ),
+    Stage(
+        "measure",
+        "measure the trained policies on held-out prompts",
+        needs=lambda config: ("data", "base", "embed", "fit", "sample", "score", "plan", "train"),
+        settings=lambda config: {"measure": section(config.measure), "max_length": config.train.max_length},
+        run=run_measure,
+    ),
+    Stage(
+        "route",
+        "assemble the portfolio to serve, and route every user",
+        needs=lambda config: ("data", "base", "fit", "sample", "score", "plan", "train", "measure"),
+        settings=lambda config: section(config.route),
+        run=run_route,
+    ),
+    Stage(
+        "report",
+        "write the report",
+        needs=lambda config: ("data", "base", "fit", "sample", "plan", "train", "measure", "route"),
+        settings=lambda config: section(config.report),
+        run=run_report,
+    ),
+)
+
+
+def check(config: Config) -> None:
+    """Look for what would fail a late stage before the first one starts.
+
+    Raises:
+        PipelineError, ValueError: an option is out of range, or something needed is not installed.
+    """
+    from palm.evaluation.report import check_plots
+    from palm.lm.training import check_options
+
+    check_rewards(config)
+    training_options(config).check()
+    check_options("SFTConfig", config.base.sft, where="base.sft")
+    if config.base.corpus not in ("data", PLANTED):
+        raise PipelineError(f"base.corpus: expected 'data' or 'planted', got {config.base.corpus!r}")
+    if config.candidates.source not in ("sample", "pool"):
+        raise PipelineError(f"candidates.source: expected 'sample' or 'pool', got {config.candidates.source!r}")
+    for name, value in (("candidates.per_prompt", config.candidates.per_prompt), ("measure.samples", config.measure.samples)):
+        if value < 1:
+            raise PipelineError(f"{name}: expected at least 1, got {value}")
+    if config.report.plots:
+        check_plots()

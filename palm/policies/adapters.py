@@ -1,0 +1,143 @@
+"""LoRA adapters on disk and on a model: plain, atomic, the same bytes for the same training."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from palm.artifacts import ArtifactError, read_arrays, read_json, write_json
+from palm.lm.load import LanguageModel
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+RANKS = (8, 16, 32, 64)
+
+_REFUSED = {
+    "use_dora": "its weights are not a sum of low-rank updates, so adapters could not be merged exactly",
+    "use_rslora": "its scaling differs from the one that exact merging and vLLM assume",
+    "lora_bias": "vLLM refuses adapters with biases",
+    "modules_to_save": "whole modules in an adapter cannot be merged, and vLLM refuses them",
+}
+
+
+def lora_config(options: Mapping[str, Any]) -> Any:
+    """PEFT's LoraConfig for a portfolio adapter: plain LoRA, so that PEFT and vLLM load it unchanged.
+
+    Args:
+        options: fields of LoraConfig; by default rank 8, alpha 16, all linear layers.
+
+    Raises:
+        ValueError: an option is unknown, or asks for what could not be served or merged.
+    """
+    import dataclasses
+
+    from peft import LoraConfig
+
+    known = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"lora.{name}: peft.LoraConfig has no such option")
+        if name in _REFUSED and value:
+            raise ValueError(f"lora.{name}: expected it not to be set, got {value!r}: {_REFUSED[name]}")
+    if options.get("bias", "none") != "none":
+        raise ValueError(f"lora.bias: expected 'none', got {options['bias']!r}: vLLM refuses adapters with biases")
+    rank = options.get("r", 8)
+    if rank not in RANKS:
+        raise ValueError(f"lora.r: expected one of {', '.join(map(str, RANKS))} (what vLLM serves), got {rank!r}")
+    return LoraConfig(
+        **{"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "lora_dropout": 0.0, **options, "task_type": "CAUSAL_LM"}
+    )
+
+
+def publish_adapter(saved: Path, folder: Path, *, base_model: str) -> None:
+    """Move a trainer's saved adapter to its place: two files, sorted and named by the base model's id, in one rename.
+
+    Args:
+        saved: where PEFT wrote the adapter; removed.
+        folder: where it is to be.
+        base_model: id to record, instead of the local path that PEFT records.
+    """
+    config = read_json(saved / CONFIG)
+    config["base_model_name_or_path"] = base_model
+    config = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(config.items())}
+    building = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    write_json(building / CONFIG, config)
+    shutil.copyfile(saved / WEIGHTS, building / WEIGHTS)
+    shutil.rmtree(saved)
+    if folder.exists():
+        shutil.rmtree(folder)
+    building.rename(folder)
+
+
+def check_adapter(folder: Path) -> None:
+    """See that an adapter is complete and plain.
+
+    Raises:
+        ArtifactError: a file is missing, truncated, or holds what palm does not serve.
+    """
+    config = read_json(folder / CONFIG)
+    for name, reason in _REFUSED.items():
+        if config.get(name):
+            raise ArtifactError(f"{folder / CONFIG}: {name} is set: {reason}")
+    read_arrays(folder / WEIGHTS)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a readable adapter is there."""
+    try:
+        check_adapter(folder)
+    except (ArtifactError, json.JSONDecodeError):
+        return False
+    return True
+
+
+class Members:
+    """A base model with the adapters of several policies, one of them active at a time."""
+
+    def __init__(self, language_model: LanguageModel, adapters: Mapping[str, Path]) -> None:
+        """Load adapters onto a base model.
+
+        Args:
+            language_model: the base; its modules carry the adapters until `close`.
+            adapters: folder of each adapter by id, at least one.
+
+        Raises:
+            ArtifactError: an adapter is incomplete or not plain LoRA.
+            ValueError: there are no adapters.
+        """
+        from peft import PeftModel
+
+        if not adapters:
+            raise ValueError("adapters: expected at least one, got none")
+        for folder in adapters.values():
+            check_adapter(folder)
+        (first, folder), *others = adapters.items()
+        self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=_key(first))
+        for name, folder in others:
+            self._peft.load_adapter(folder, adapter_name=_key(name))
+        self._peft.eval()
+        self._base = language_model
+        self.ids = tuple(adapters)
+
+    @contextlib.contextmanager
+    def policy(self, name: str) -> Iterator[LanguageModel]:
+        """The base model with one adapter active."""
+        self._peft.set_adapter(_key(name), inference_mode=True)
+        yield LanguageModel(self._peft, self._base.tokenizer, f"{self._base.source}+{name}")
+
+    def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which the model is the base alone."""
+        return self._peft.disable_adapter()  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Take the adapters off; the base model is as it was."""
+        self._peft.unload()
+
+
+def _key(name: str) -> str:
+    """PEFT module names may hold no dots."""
+    return name.replace(".", "_")

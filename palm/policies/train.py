@@ -1,0 +1,281 @@
+"""Train the members of a portfolio: one LoRA policy per weight, on one base model, in one process.
+
+Soft labels (the default): each response of a group is run once and compared with every other of its group by the DPO loss
+with label sigmoid((w.phi_a - w.phi_b) / kl) and logit log pi/pi_ref(a) - log pi/pi_ref(b). The loss is least where the
+log-ratio is w.phi / kl + constant: at the planned Gibbs policy, for any positive weights of the pairs. Hard labels: TRL's
+own DPO losses on pairs that say only which is better.
+
+What members share is made once: token ids, and the reference's log-probabilities of every candidate.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.data.schema import Text
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_logprobs
+from palm.lm.tokens import encode
+from palm.policies.adapters import is_complete, lora_config, publish_adapter
+from palm.policies.pairs import scalarise
+from palm.progress import Track, silent
+from palm.ranks import barrier, rank, ranks
+from palm.rewards.tensor import RewardTensor
+from palm.seeds import derive_seed, isolated_rng
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How members are trained.
+
+    Attributes:
+        labels: "soft" or "hard"; see the module's text.
+        group: responses of a prompt that are compared with each other at a time (soft labels), at least 2.
+        emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses; the rest
+            is uniform. 0 to below 1. Where the loss is least does not depend on it, what is learnt first does.
+        pairs_per_prompt: pairs of each prompt (hard labels).
+        max_length: longest prompt and response in tokens.
+        lora: fields of PEFT's LoraConfig.
+        dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
+    """
+
+    labels: str = "soft"
+    group: int = 8
+    emphasis: float = 0.5
+    pairs_per_prompt: int = 16
+    max_length: int = 1024
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    dpo: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look at every option before any work is done.
+
+        Raises:
+            ValueError: an option is unknown, out of range or refused.
+        """
+        from palm.lm.training import check_options
+
+        if self.labels not in ("soft", "hard"):
+            raise ValueError(f"labels: expected 'soft' or 'hard', got {self.labels!r}")
+        if self.group < 2:
+            raise ValueError(f"group: expected at least 2, got {self.group}")
+        if not 0 <= self.emphasis < 1:
+            raise ValueError(f"emphasis: expected a number from 0 to below 1, got {self.emphasis}")
+        check_options("DPOConfig", self.dpo, where="dpo")
+        for name in ("beta", "loss_type", "label_smoothing", "precompute_ref_log_probs"):
+            if self.labels == "soft" and name in self.dpo:
+                raise ValueError(f"dpo.{name}: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard")
+        lora_config(self.lora)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One policy to train.
+
+    Attributes:
+        id: name of the policy and its adapter's folder.
+        weight: (K,) the weight that it is for.
+    """
+
+    id: str
+    weight: np.ndarray
+
+
+@dataclass(frozen=True)
+class TokenisedCandidates:
+    """Candidates as token ids, with the reference's log-probabilities.
+
+    Attributes:
+        prompts: P prompts' token ids.
+        responses: for each prompt, its candidates' token ids.
+        reference: (P, N) log-probability of each candidate under the reference; 0 where there is none.
+    """
+
+    prompts: list[list[int]]
+    responses: list[list[list[int]]]
+    reference: np.ndarray
+
+
+def tokenise_candidates(
+    language_model: LanguageModel,
+    prompts: Sequence[Text],
+    responses: Sequence[Sequence[Text]],
+    folder: Path,
+    *,
+    max_length: int,
+    advance: Callable[[int], object] | None = None,
+) -> TokenisedCandidates:
+    """Token ids of all candidates, and the reference's log-probabilities: computed once, shared by members and ranks.
+
+    Args:
+        language_model: the reference.
+        prompts: P prompts.
+        responses: each prompt's candidates.
+        folder: each rank keeps its share of the log-probabilities there; a later call finds them.
+        max_length: longest prompt and response in tokens.
+        advance: called with the number of texts done.
+    """
+    encoded = [
+        [encode(language_model.tokenizer, prompt, response, max_length=max_length) for response in candidates]
+        for prompt, candidates in zip(prompts, responses, strict=True)
+    ]
+    flat = [text for candidates in encoded for text in candidates]
+    own = folder / f"reference-{rank()}-of-{ranks()}.safetensors"
+    try:
+        read_arrays(own)
+    except ArtifactError:
+        write_arrays(own, {"logprobs": response_logprobs(language_model, flat[rank() :: ranks()], advance=advance)})
+    barrier()
+    logprobs = np.empty(len(flat))
+    for part in range(ranks()):
+        logprobs[part :: ranks()] = read_arrays(folder / f"reference-{part}-of-{ranks()}.safetensors")["logprobs"]
+    counts = [len(candidates) for candidates in encoded]
+    reference = np.zeros((len(prompts), max(counts)))
+    reference[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = logprobs
+    return TokenisedCandidates(
+        [candidates[0][0] for candidates in encoded],
+        [[response for _, response in candidates] for candidates in encoded],
+        reference,
+    )
+
+
+def train_members(
+    language_model: LanguageModel,
+    members: Sequence[Member],
+    candidates: TokenisedCandidates,
+    rewards: RewardTensor,
+    folder: Path,
+    *,
+    kl: float,
+    base_model: str,
+    options: TrainingOptions,
+    seed: int = 0,
+    track: Track = silent,
+) -> dict[str, dict[str, Any]]:
+    """Train a LoRA policy for every member that has no complete adapter yet.
+
+    Args:
+        language_model: the base and reference; after training it is as before.
+        members: policies to train.
+        candidates: of the prompts to train on.
+        rewards: of the same candidates.
+        folder: each adapter appears in `folder`/ID when it is complete.
+        kl: the plan's coefficient of the KL cost.
+        base_model: id of the base model, recorded in the adapters.
+        options: see `TrainingOptions`.
+        seed: the same for all members, so that they differ in their weights only.
+        track: for a progress bar of each member's steps.
+
+    Returns:
+        for each member's id: steps, and the training loss at every logged step.
+
+    Raises:
+        ValueError: an option is out of range, or there is nothing to learn from.
+    """
+    options.check()
+    logs = {}
+    for member in members:
+        target = folder / member.id
+        log = folder / f"{member.id}.log.json"
+        if not (is_complete(target) and log.exists()):
+            if options.labels == "soft":
+                rows = _groups(candidates, rewards, member.weight, kl, options.group, seed)
+            else:
+                rows = _pairs(candidates, rewards, member.weight, kl, options.pairs_per_prompt, seed)
+            saved, history = _train(language_model, member, rows, folder, options, seed, track)
+            if rank() == 0:
+                write_json(log, history)
+                publish_adapter(saved, target, base_model=base_model)
+            barrier()
+        logs[member.id] = read_json(log)
+    return logs
+
+
+def _train(
+    language_model: LanguageModel,
+    member: Member,
+    rows: Dataset,
+    folder: Path,
+    options: TrainingOptions,
+    seed: int,
+    track: Track,
+) -> tuple[Path, dict[str, Any]]:
+    """Train one member; returns where PEFT saved the adapter, and the history."""
+    from palm.lm.training import last_checkpoint, quieten, training_arguments
+    from palm.policies.trainer import GroupCollator, GroupDPOTrainer, PreparedDPOTrainer
+
+    soft = options.labels == "soft"
+    defaults = {"learning_rate": 1e-4, "weight_decay": 0.0, "lr_scheduler_type": "cosine", "max_length": options.max_length}
+    if not soft:
+        defaults["precompute_ref_log_probs"] = True  # they are in the rows already
+    base, work, saved = language_model.model, folder / f".writing-work-{member.id}", folder / f".writing-saved-{member.id}"
+    with isolated_rng(seed):
+        trainer = (GroupDPOTrainer if soft else PreparedDPOTrainer)(
+            model=base,
+            args=training_arguments("DPOConfig", {**defaults, **options.dpo}, folder=work, seed=seed),
+            train_dataset=rows,
+            processing_class=language_model.tokenizer,
+            peft_config=lora_config(options.lora),
+            data_collator=GroupCollator(language_model.tokenizer.pad_token_id, options.emphasis) if soft else None,
+        )
+        quieten(trainer, f"training {member.id}", track)
+        try:
+            trainer.train(resume_from_checkpoint=last_checkpoint(work))
+            trainer.save_model(str(saved))
+        finally:
+            trainer.model.unload()
+            base.__dict__.pop("forward", None)  # TRL wraps the base's forward anew for every trainer
+            base.requires_grad_(False)
+            base.eval()
+    losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
+    if rank() == 0:
+        shutil.rmtree(work, ignore_errors=True)
+    return saved, {"steps": trainer.state.global_step, "weight": member.weight.tolist(), "losses": losses}
+
+
+def _groups(
+    candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int
+) -> Dataset:
+    """Each prompt's candidates in random groups of `size` (the last may be smaller), with their log-ratios at the optimum."""
+    rng = np.random.default_rng(derive_seed(seed, "groups"))
+    target = rewards.rewards @ weight / kl  # (P, N)
+    rows = []
+    for prompt, responses in enumerate(candidates.responses):
+        order = rng.permutation(len(responses))
+        for group in np.array_split(order, max(1, round(len(order) / size))):
+            if len(group) > 1:
+                rows.append(
+                    {
+                        "prompt_ids": candidates.prompts[prompt],
+                        "responses": [responses[index] for index in group],
+                        "target": target[prompt, group].tolist(),
+                        "reference": candidates.reference[prompt, group].tolist(),
+                    }
+                )
+    if not rows:
+        raise ValueError("candidates: expected a prompt with two candidates to compare, found none")
+    return Dataset.from_list(rows)
+
+
+def _pairs(
+    candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, per_prompt: int, seed: int
+) -> Dataset:
+    """Pairs that say which candidate is better, in the columns of TRL's prepared data."""
+    pairs = scalarise(rewards.rewards, weight, mask=rewards.mask, per_prompt=per_prompt, seed=derive_seed(seed, "pairs"))
+    columns: dict[str, list[Any]] = {
+        "prompt_ids": [candidates.prompts[prompt] for prompt in pairs.prompt],
+        "chosen_ids": [candidates.responses[p][n] for p, n in zip(pairs.prompt, pairs.chosen, strict=True)],
+        "rejected_ids": [candidates.responses[p][n] for p, n in zip(pairs.prompt, pairs.rejected, strict=True)],
+        "ref_chosen_logps": candidates.reference[pairs.prompt, pairs.chosen].tolist(),
+        "ref_rejected_logps": candidates.reference[pairs.prompt, pairs.rejected].tolist(),
+    }
+    return Dataset.from_dict(columns)

@@ -1,0 +1,57 @@
+"""Personalised reward models: one file per method, one contract."""
+
+from pathlib import Path
+
+from palm.artifacts import ArtifactError, read_json
+from palm.hub import locate
+from palm.rewards.base import RECORD, Calibration, Estimator, PopulationModel, RewardModel, SimplexModel
+from palm.rewards.bradley_terry import BradleyTerry
+from palm.rewards.functions import Given, score_texts
+from palm.rewards.lore import LoRe
+from palm.rewards.reference import Reference, ReferenceModel
+from palm.rewards.tensor import RewardTensor, reward_tensor
+from palm.rewards.users import Population, UserWeights
+
+METHODS: dict[str, type[Estimator]] = {
+    "Reference": Reference,
+    "BradleyTerry": BradleyTerry,
+    "LoRe": LoRe,
+    "Given": Given,
+}
+"""Every method by name; the only place to register one."""
+
+
+def load_reward_model(source: str | Path, *, revision: str | None = None) -> RewardModel:
+    """Load whichever kind of reward model is in a folder or Hub repository.
+
+    Raises:
+        ArtifactError: there is none, or its files are damaged.
+    """
+    folder = locate(source, revision=revision)
+    record = read_json(folder / RECORD)
+    geometry = record.get("geometry") if isinstance(record, dict) else None
+    if geometry == "simplex":
+        return SimplexModel.from_pretrained(folder)
+    if geometry == "none":
+        kind = ReferenceModel if record.get("method") == "Reference" else PopulationModel
+        return kind.from_pretrained(folder)
+    raise ArtifactError(f"{folder / RECORD}: expected a reward model of a known geometry, got {geometry!r}")
+
+
+__all__ = [
+    "METHODS",
+    "BradleyTerry",
+    "Calibration",
+    "Given",
+    "LoRe",
+    "Population",
+    "PopulationModel",
+    "Reference",
+    "RewardModel",
+    "RewardTensor",
+    "SimplexModel",
+    "UserWeights",
+    "load_reward_model",
+    "reward_tensor",
+    "score_texts",
+]

@@ -1,0 +1,256 @@
+"""The contract of personalised reward models: an estimator has hyper-parameters and `fit`, the result is immutable.
+
+Estimators: hyper-parameters in the constructor; `fit(features, seed=0)` takes `PairFeatures` and returns a `RewardModel`.
+Fitted models say by `geometry` how a user enters: "simplex" (a weight over K bases, feeds the portfolio), "linear",
+"latent" or "none" (one reward for everyone).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.features.pairs import PairFeatures
+from palm.features.store import FeatureArray
+from palm.hub import HubObject
+from palm.rewards.users import Population, UserWeights, infer_weights, population_from, population_record
+
+GEOMETRIES = ("simplex", "linear", "latent", "none")
+RECORD = "reward.json"
+ARRAYS = "reward.safetensors"
+
+
+class Estimator(Protocol):
+    """What every method's class offers."""
+
+    def fit(self, features: PairFeatures, seed: int = 0) -> "RewardModel":
+        """Learn from seen users' pairs."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Raw rewards into [0, 1], basis by basis: (raw - low) / (high - low), clipped.
+
+    Attributes:
+        low, high: (K,) raw reward that becomes 0 and 1.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: not finite, or high is not above low.
+        """
+        if not (np.isfinite(self.low).all() and np.isfinite(self.high).all() and (self.high > self.low).all()):
+            raise ValueError(f"low, high: expected finite numbers with high above low, got {self.low} and {self.high}")
+
+    @classmethod
+    def common_width(cls, raw: np.ndarray, *, outside: float = 0.01) -> Self:
+        """From (t, K) raw rewards, with one width for all bases: a user's weight over raw and calibrated rewards is the same.
+
+        Args:
+            raw: rewards of texts such as will be scored.
+            outside: share of the texts below each basis' low end; the width is the largest range, over bases, of all but
+                as many texts at either end. A few outliers would otherwise squeeze everyone else together.
+        """
+        low, high = np.quantile(raw, [outside, 1 - outside], axis=0)
+        width = float((high - low).max())
+        return cls(low, low + (width if width > 0 else 1.0))
+
+    @classmethod
+    def own_width(cls, raw: np.ndarray) -> Self:
+        """From (t, K) raw rewards: each basis' least becomes 0 and its largest 1 (a constant one becomes 0)."""
+        low, high = raw.min(axis=0), raw.max(axis=0)
+        return cls(low, np.where(high > low, high, low + 1.0))
+
+    def apply(self, raw: np.ndarray) -> np.ndarray:
+        """(n, K) calibrated rewards in [0, 1]."""
+        return np.clip((raw - self.low) / (self.high - self.low), 0.0, 1.0)
+
+
+class RewardModel(HubObject):
+    """A fitted model: scores responses, and infers users from their pairs."""
+
+    method: str
+    geometry: ClassVar[str]
+
+    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
+        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
+        raise TypeError(f"{self.method}: has no basis rewards on features")
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward of each pair for its user, in logits.
+
+        Raises:
+            ValueError: a pair's user is not among `users`.
+        """
+        raise TypeError(f"{self.method}: has no margin")
+
+    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
+        """Each user's weight from their pairs.
+
+        Args:
+            context: pairs of the users.
+            ids: users wanted, in this order; users without pairs get the population's mean. By default those of `context`.
+        """
+        wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+        return UserWeights(wanted, np.ones((len(wanted), 1)), np.zeros((len(wanted), 1, 1)))
+
+    @property
+    def users(self) -> UserWeights | None:
+        """The seen users' weights, if the method has any."""
+        return None
+
+
+def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
+    """Features of responses, checked for the model's width."""
+    array = features if isinstance(features, FeatureArray) else FeatureArray([np.atleast_2d(np.asarray(features))])
+    if array.shape[1] != width:
+        raise ValueError(f"features: expected {width} numbers per text as in the fit, got {array.shape[1]}")
+    return array
+
+
+@dataclass(frozen=True)
+class SimplexModel(RewardModel):
+    """Linear bases phi_k(h) = h.V_k, calibrated, and users with a weight on the simplex.
+
+    Attributes:
+        method: name of the method that fitted it.
+        directions: (d, K) V, in raw features.
+        calibration: of h.V into [0, 1]; one width for all bases unless the bases were given.
+        sharpness: logits per unit of calibrated utility: a pair's logit is sharpness x w.(phi_chosen - phi_rejected).
+        population: prior of a user's weight.
+        seen: posterior weights of the users it was fitted on.
+        names: K names of the bases.
+        details: how the fit went; JSON values.
+    """
+
+    method: str
+    directions: np.ndarray
+    calibration: Calibration
+    sharpness: float
+    population: Population
+    seen: UserWeights
+    names: tuple[str, ...]
+    details: dict[str, Any]
+    geometry: ClassVar[str] = "simplex"
+
+    @property
+    def users(self) -> UserWeights:
+        """The seen users' weights."""
+        return self.seen
+
+    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
+        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
+        return self.calibration.apply(as_array(features, len(self.directions)).project(self.directions))
+
+    def pair_scores(self, features: PairFeatures) -> np.ndarray:
+        """(n, K) chosen minus rejected basis rewards in logits, not clipped."""
+        raw = as_array(features.items, len(self.directions)).project(self.directions)
+        return features.difference(raw) / (self.calibration.high - self.calibration.low) * self.sharpness
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        return (self.pair_scores(features) * users.mean[users.rows(features.user)]).sum(axis=1)
+
+    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
+        """Posterior weights from pairs; users without pairs get the population's mean and spread."""
+        wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+        if len(np.unique(wanted)) != len(wanted):
+            raise ValueError("ids: expected every user once")
+        order = np.argsort(wanted)
+        place = order[np.minimum(np.searchsorted(wanted, context.user, sorter=order), len(wanted) - 1)] if len(wanted) else []
+        kept = wanted[place] == context.user if len(context) else np.zeros(0, dtype=bool)
+        scores = self.pair_scores(context) if len(context) else np.zeros((0, len(self.names)))
+        code = np.asarray(place, dtype=np.int64)
+        mean, covariance = infer_weights(scores[kept], code[kept], len(wanted), self.population)
+        return UserWeights(wanted, mean, covariance)
+
+    def _write(self, folder: Path) -> None:
+        write_arrays(folder / ARRAYS, {"directions": self.directions, "low": self.calibration.low, "high": self.calibration.high})
+        self.seen.save(folder, "users")
+        record = {
+            "format": "palm.RewardModel/1",
+            "geometry": self.geometry,
+            "method": self.method,
+            "sharpness": self.sharpness,
+            "population": population_record(self.population),
+            "names": list(self.names),
+            "details": self.details,
+        }
+        write_json(folder / RECORD, record)
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        record = read_record(folder, cls.geometry)
+        arrays = read_arrays(folder / ARRAYS)
+        try:
+            return cls(
+                method=record["method"],
+                directions=arrays["directions"],
+                calibration=Calibration(arrays["low"], arrays["high"]),
+                sharpness=record["sharpness"],
+                population=population_from(record["population"]),
+                seen=UserWeights.load(folder, "users"),
+                names=tuple(record["names"]),
+                details=record["details"],
+            )
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+
+
+@dataclass(frozen=True)
+class PopulationModel(RewardModel):
+    """One linear reward for everyone.
+
+    Attributes:
+        method: name of the method that fitted it.
+        direction: (d,) raw features to logits.
+        calibration: of h.direction into [0, 1].
+        details: how the fit went; JSON values.
+    """
+
+    method: str
+    direction: np.ndarray
+    calibration: Calibration
+    details: dict[str, Any]
+    geometry: ClassVar[str] = "none"
+
+    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
+        """(n, 1) calibrated rewards of (n, d) features, in [0, 1]."""
+        return self.calibration.apply(as_array(features, len(self.direction)).project(self.direction[:, None]))
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward in logits, the same for every user."""
+        return features.difference(as_array(features.items, len(self.direction)).project(self.direction[:, None]))[:, 0]
+
+    def _write(self, folder: Path) -> None:
+        write_arrays(
+            folder / ARRAYS, {"direction": self.direction, "low": self.calibration.low, "high": self.calibration.high}
+        )
+        write_json(
+            folder / RECORD,
+            {"format": "palm.RewardModel/1", "geometry": "none", "method": self.method, "details": self.details},
+        )
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        record, arrays = read_record(folder, cls.geometry), read_arrays(folder / ARRAYS)
+        try:
+            calibration = Calibration(arrays["low"], arrays["high"])
+            return cls(record["method"], arrays["direction"], calibration, record["details"])
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+
+
+def read_record(folder: Path, geometry: str) -> dict[str, Any]:
+    """A fitted model's JSON, checked for its kind."""
+    record = read_json(folder / RECORD)
+    if not isinstance(record, dict) or record.get("format") != "palm.RewardModel/1" or record.get("geometry") != geometry:
+        raise ArtifactError(f"{folder / RECORD}: expected a palm.RewardModel/1 of geometry {geometry!r}")
+    return record

@@ -1,0 +1,45 @@
+"""Bradley-Terry: one linear reward for everyone, by regularised logistic regression on feature differences.
+
+R. Bradley, M. Terry, "Rank analysis of incomplete block designs", Biometrika 39 (1952). The baseline that personalised
+methods must beat.
+"""
+
+from dataclasses import dataclass
+
+from palm.features.pairs import PairFeatures
+from palm.rewards.base import Calibration, PopulationModel
+from palm.rewards.logistic import Standardised, choose_penalty, fit_population
+from palm.threads import one_scipy_thread
+
+
+@dataclass(frozen=True)
+class BradleyTerry:
+    """Estimator of one reward for everyone.
+
+    Attributes:
+        penalty: ridge, for features of unit variance; None: cross-validated.
+    """
+
+    penalty: float | None = None
+
+    def fit(self, features: PairFeatures, seed: int = 0) -> PopulationModel:
+        """Learn the reward.
+
+        Args:
+            features: pairs of any users.
+            seed: of the cross-validation's folds.
+
+        Raises:
+            ValueError: there are no pairs, or `penalty` is not positive.
+        """
+        if self.penalty is not None and not self.penalty > 0:
+            raise ValueError(f"penalty: expected a positive number or None, got {self.penalty}")
+        if len(features) == 0:
+            raise ValueError("features: expected at least one pair, got none")
+        data = Standardised.of(features)
+        with one_scipy_thread():
+            penalty, losses = (self.penalty, {}) if self.penalty is not None else choose_penalty(data, seed=seed)
+            direction = fit_population(data, penalty) / data.scale
+        calibration = Calibration.common_width(features.items.project(direction[:, None]))
+        details = {"penalty": penalty, "held_out_loss": losses, "pairs": len(features)}
+        return PopulationModel("BradleyTerry", direction, calibration, details)

@@ -1,0 +1,203 @@
+"""LoRe: a few shared linear basis rewards, and a weight on the simplex for every user.
+
+Model: logit of a pair = w_u . V'(h_chosen - h_rejected), V in R^{d x K}, w_u on the simplex (A. Bose et al., "LoRe:
+Personalizing LLMs via low-rank reward modeling", arXiv 2504.14439). The published fit is one Adam over everything. This one
+alternates two convex problems: all users' weights by Newton's method in one batch (palm.rewards.users), and V by L-BFGS on
+pair scores of distinct texts (palm.rewards.logistic), O(t d K + n K) an evaluation for n pairs of t texts.
+
+What is personal is shrunk: V_k is drawn to the population's reward, as strongly as held-out pairs of the seen users ask
+for. Where they show nothing personal, all bases are the population's reward and the model is Bradley-Terry's.
+"""
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from palm.features.pairs import PairFeatures
+from palm.rewards.base import Calibration, SimplexModel
+from palm.rewards.logistic import Standardised, choose_penalty, fit_directions, fit_population, inner_folds, log_loss
+from palm.rewards.users import Population, UserWeights, infer_weights, learn_population
+from palm.threads import one_scipy_thread
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoRe:
+    """Estimator of shared bases and users' weights.
+
+    Attributes:
+        rank: K, number of bases.
+        penalty: ridge on the population's reward, for features of unit variance; None: cross-validated.
+        personal_penalty: ridge on each basis' difference from it; None: chosen on held-out pairs of the seen users,
+            infinity included.
+        concentration: pseudo-observations that keep weights off the simplex's faces.
+        rounds: most alternations between weights and bases.
+        restarts: random beginnings tried beside the spectral one.
+    """
+
+    rank: int = 5
+    penalty: float | None = None
+    personal_penalty: float | None = None
+    concentration: float = 0.1
+    rounds: int = 30
+    restarts: int = 2
+    personal_penalties: tuple[float, ...] = field(default=(1.0, 3.0, 10.0, 30.0, 100.0), repr=False)
+
+    def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
+        """Learn bases, seen users' weights and the population's prior.
+
+        Args:
+            features: pairs of the seen users.
+            seed: of folds and random beginnings.
+
+        Raises:
+            ValueError: there are no pairs, or a hyper-parameter is out of range.
+        """
+        if self.rank < 1:
+            raise ValueError(f"rank: expected at least 1, got {self.rank}")
+        for name, value in (("penalty", self.penalty), ("personal_penalty", self.personal_penalty)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: expected a positive number or None, got {value}")
+        if not self.concentration > 0:
+            raise ValueError(f"concentration: expected a positive number, got {self.concentration}")
+        if len(features) == 0:
+            raise ValueError("features: expected at least one pair, got none")
+        data = Standardised.of(features)
+        with one_scipy_thread():
+            penalty = self.penalty if self.penalty is not None else choose_penalty(data, seed=seed)[0]
+            population = fit_population(data, penalty)
+            personal, losses = self.personal_penalty, {}
+            if personal is None:
+                personal, losses = self._choose_personal(data, penalty, seed)
+            directions = self._alternate(data, population, personal, seed)
+        return self._finish(data, directions, penalty, personal, losses)
+
+    def _choose_personal(self, data: Standardised, penalty: float, seed: int) -> tuple[float, dict[str, float]]:
+        """The personal penalty with the least loss on held-out pairs of the same users; infinity if none helps."""
+        if self.rank == 1 or len(data.pairs.ids) < 2:
+            return np.inf, {}
+        fold = inner_folds(data.pairs, 5, np.random.default_rng(seed))
+        train, test = data.select(fold != 0), data.select(fold == 0)
+        if len(train.pairs) == 0 or len(test.pairs) == 0:
+            return np.inf, {}
+        population = fit_population(train, penalty)
+        losses = {"inf": float(log_loss(test.scores(population[:, None])[:, 0]).mean())}
+        for personal in sorted(self.personal_penalties, reverse=True):
+            directions = self._alternate(train, population, personal, seed)
+            scores = train.scores(directions)
+            prior = learn_population(scores, train.pairs.code, len(train.pairs.ids), concentration=self.concentration)[0]
+            code = np.searchsorted(train.pairs.ids, test.pairs.user)
+            known = np.minimum(code, len(train.pairs.ids) - 1)
+            fitted = infer_weights(scores, train.pairs.code, len(train.pairs.ids), prior)[0]
+            weights = np.where((train.pairs.ids[known] == test.pairs.user)[:, None], fitted[known], prior.mean)
+            losses[str(personal)] = float(log_loss((test.scores(directions) * weights).sum(axis=1)).mean())
+            if losses[str(personal)] > min(losses.values()) * 1.02:
+                break  # well past the minimum
+        return float(min(losses, key=lambda name: losses[name])), losses
+
+    def _alternate(self, data: Standardised, population: np.ndarray, personal: float, seed: int) -> np.ndarray:
+        """(d, K) bases for one personal penalty, from the best of several beginnings."""
+        same = np.repeat(population[:, None], self.rank, axis=1)
+        if not np.isfinite(personal) or self.rank == 1:
+            return same
+        rng = np.random.default_rng(seed)
+        users = len(data.pairs.ids)
+        beginnings = [_spectral_weights(data, population, self.rank, rng)]
+        beginnings += [rng.dirichlet(np.full(self.rank, 0.3), size=users) for _ in range(self.restarts)]
+        tried = [self._descend(data, same, weights, population, personal, rounds=3) for weights in beginnings]
+        directions, weights, _ = min(tried, key=lambda result: result[2])
+        return self._descend(data, directions, weights, population, personal, rounds=self.rounds)[0]
+
+    def _descend(
+        self,
+        data: Standardised,
+        directions: np.ndarray,
+        weights: np.ndarray,
+        population: np.ndarray,
+        personal: float,
+        *,
+        rounds: int,
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Alternate bases and weights until the penalised loss stops falling."""
+        prior = Population.flat(self.rank, self.concentration)
+        code, users, last = data.pairs.code, len(data.pairs.ids), np.inf
+        for _ in range(rounds):
+            directions, loss = fit_directions(
+                data, weights[code], directions, penalty=personal, centre=population, centre_penalty=0.0, steps=15
+            )
+            weights = infer_weights(data.scores(directions), code, users, prior, tolerance=1e-6)[0]
+            total = loss + 0.5 * personal * float(((directions - population[:, None]) ** 2).sum())
+            if total > last * (1 - 1e-4):
+                break
+            last = total
+        return directions, weights, min(total, last)
+
+    def _finish(
+        self, data: Standardised, directions: np.ndarray, penalty: float, personal: float, losses: dict[str, float]
+    ) -> SimplexModel:
+        scores = data.scores(directions)
+        ids, code = data.pairs.ids, data.pairs.code
+        prior = learn_population(scores, code, len(ids), concentration=self.concentration)[0]
+        raw_directions = directions / data.scale[:, None]
+        calibration = Calibration.common_width(data.pairs.items.project(raw_directions))
+        model = SimplexModel(
+            method="LoRe",
+            directions=raw_directions,
+            calibration=calibration,
+            sharpness=float(calibration.high[0] - calibration.low[0]),
+            population=prior,
+            seen=_no_users(self.rank),
+            names=tuple(f"basis-{k}" for k in range(self.rank)),
+            details={
+                "rank": self.rank,
+                "penalty": penalty,
+                "personal_penalty": None if not np.isfinite(personal) else personal,
+                "held_out_loss": losses,
+                "pairs": len(data.pairs),
+                "users": len(ids),
+            },
+        )
+        return _with_users(model, data.pairs)
+
+
+def _spectral_weights(data: Standardised, population: np.ndarray, rank: int, rng: np.random.Generator) -> np.ndarray:
+    """(U, K) first guess of the weights: users placed by how their judgements depart from the population's reward.
+
+    The gradient of a user's loss at the population's reward says which way the user differs. Its leading directions over
+    users (randomised subspace iteration, O(n d r)) span the disagreement; users farthest apart there stand for the bases,
+    and every user leans to those nearby.
+    """
+    code, users = data.pairs.code, len(data.pairs.ids)
+    wrong = 0.5 * (1.0 - np.tanh(0.5 * data.scores(population[:, None])[:, 0]))
+    share = wrong / np.sqrt(np.bincount(code, minlength=users))[code]
+    size = min(rank + 3, data.pairs.width, users)
+    basis = np.linalg.qr(rng.standard_normal((data.pairs.width, size)))[0]
+    for _ in range(4):
+        placed = _sum_by_user(share[:, None] * data.scores(basis), code, users)
+        placed -= placed.mean(axis=0)
+        basis = np.linalg.qr(data.gradient(share[:, None] * placed[code]))[0]
+    placed = _sum_by_user(share[:, None] * data.scores(basis), code, users)
+    placed -= placed.mean(axis=0)
+    placed = placed @ np.linalg.svd(placed, full_matrices=False)[2].T[:, : max(1, rank - 1)]
+    corners = [int((placed**2).sum(axis=1).argmax())]
+    while len(corners) < rank:
+        distance = np.min([((placed - placed[corner]) ** 2).sum(axis=1) for corner in corners], axis=0)
+        corners.append(int(distance.argmax()))
+    distance = np.array([((placed - placed[corner]) ** 2).sum(axis=1) for corner in corners]).T
+    lean = np.exp(-4.0 * distance / max(float(distance.mean()), 1e-12))
+    lean += 1e-3
+    return lean / lean.sum(axis=1, keepdims=True)
+
+
+def _sum_by_user(per_pair: np.ndarray, code: np.ndarray, users: int) -> np.ndarray:
+    return np.column_stack([np.bincount(code, column, minlength=users) for column in per_pair.T])
+
+
+def _no_users(bases: int) -> UserWeights:
+    return UserWeights(np.zeros(0, dtype="<U1"), np.zeros((0, bases)), np.zeros((0, bases, bases)))
+
+
+def _with_users(model: SimplexModel, pairs: PairFeatures) -> SimplexModel:
+    return replace(model, seen=model.infer(pairs))

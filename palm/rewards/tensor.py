@@ -1,0 +1,62 @@
+"""Basis rewards of every candidate as one array, padded where prompts have fewer candidates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from palm.artifacts import ArtifactError, read_arrays, write_arrays
+
+
+@dataclass(frozen=True)
+class RewardTensor:
+    """Rewards of P prompts' candidates.
+
+    Attributes:
+        rewards: (P, N, K) in [0, 1]; 0 where a prompt has no such candidate.
+        mask: (P, N) bool; False there.
+    """
+
+    rewards: np.ndarray
+    mask: np.ndarray
+
+    def select(self, prompts: np.ndarray) -> Self:
+        """Some of the prompts."""
+        return type(self)(self.rewards[prompts], self.mask[prompts])
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        write_arrays(path, {"rewards": self.rewards, "mask": self.mask.astype(np.uint8)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        arrays = read_arrays(path)
+        if set(arrays) != {"rewards", "mask"}:
+            raise ArtifactError(f"{path}: expected the arrays 'rewards' and 'mask', got {sorted(arrays)}")
+        return cls(arrays["rewards"], arrays["mask"].astype(bool))
+
+
+def reward_tensor(basis: np.ndarray, counts: list[int]) -> RewardTensor:
+    """Arrange the rewards of all candidates, prompt after prompt, as a tensor.
+
+    Args:
+        basis: (sum of counts, K) rewards.
+        counts: number of candidates of each of P prompts, at least 1.
+
+    Raises:
+        ValueError: the numbers disagree, or a prompt has no candidate.
+    """
+    if not counts or min(counts) < 1:
+        raise ValueError(f"counts: expected at least one prompt with at least one candidate each, got {counts!r:.60}")
+    if len(basis) != sum(counts):
+        raise ValueError(f"basis: expected {sum(counts)} rows, one per candidate, got {len(basis)}")
+    mask = np.arange(max(counts))[None, :] < np.array(counts)[:, None]
+    rewards = np.zeros((*mask.shape, basis.shape[1]))
+    rewards[mask] = basis
+    return RewardTensor(rewards, mask)
