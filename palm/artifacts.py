@@ -38,11 +38,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -106,7 +106,7 @@ def map_array(path: Path, name: str) -> np.ndarray:
     types = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
     try:
         size = path.stat().st_size
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= size else None
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file's content; above 64 MiB, of its size and 66 evenly spaced mebibytes (first and last included)."""
     size = path.stat().st_size
     sha = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         if size <= _SAMPLED_ABOVE:
             while block := file.read(2**20):
                 sha.update(block)

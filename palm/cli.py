@@ -84,7 +84,8 @@ def _status_of_folder(folder: Path) -> None:
             typer.echo(f"{stage.name:8s} {'begun' if begun else 'missing':8s} {stage.summary}")
         else:
             size = sum(entry["bytes"] for entry in manifest.files.values())
-            typer.echo(f"{stage.name:8s} made     {manifest.created}, {manifest.seconds:.1f} s, {len(manifest.files)} files, {size:,} bytes")
+            facts = f"{manifest.created}, {manifest.seconds:.1f} s, {len(manifest.files)} files, {size:,} bytes"
+            typer.echo(f"{stage.name:8s} made     {facts}")
 
 
 def _stage_command(name: str, summary: str) -> Callable[..., None]:

@@ -45,7 +45,9 @@ class Candidates:
     @property
     def texts(self) -> list[tuple[Text, Text]]:
         """All (prompt, response) texts, prompt after prompt."""
-        return [(prompt, response) for prompt, responses in zip(self.prompts, self.responses, strict=True) for response in responses]
+        return [
+            (prompt, response) for prompt, responses in zip(self.prompts, self.responses, strict=True) for response in responses
+        ]
 
     def save(self, path: Path) -> None:
         """Write one JSON object per prompt and line."""
@@ -87,7 +89,9 @@ def pool_candidates(pairs: Dataset, *, fewest: int = 2, most: int | None = None)
             pools.setdefault(key, {}).setdefault(text_id(response), response)
     kept = [key for key, pool in pools.items() if len(pool) >= fewest]
     if not kept:
-        raise ValueError(f"min_pool: no prompt has {fewest} different responses; the largest pool has {max(map(len, pools.values()))}")
+        raise ValueError(
+            f"min_pool: no prompt has {fewest} different responses; the largest pool has {max(map(len, pools.values()))}"
+        )
     return Candidates([prompts[key] for key in kept], [list(pools[key].values())[:most] for key in kept])
 
 

@@ -115,7 +115,7 @@ def _read(
 def _open(path: Path) -> Any:
     if path.name.lower().endswith(".gz"):
         return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:

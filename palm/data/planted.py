@@ -230,9 +230,7 @@ def basis_rewards(responses: list[str], bases: tuple[str, ...] = BASES) -> np.nd
 
 def prompt_texts() -> list[str]:
     """Every prompt of the world, in a fixed order: tasks x frames x contexts, 640 of them."""
-    return [
-        frame.format(task=task) + context for task, _ in _TOPICS for frame in _FRAMES for context in _CONTEXTS
-    ]
+    return [frame.format(task=task) + context for task, _ in _TOPICS for frame in _FRAMES for context in _CONTEXTS]
 
 
 def write_response(prompt: str, rng: np.random.Generator) -> str:

@@ -77,7 +77,7 @@ def split_users(
     wanted = unseen if isinstance(unseen, int) else round(unseen * len(kept_users))
     if isinstance(unseen, float) and unseen > 0:
         wanted = max(wanted, 1)
-    if wanted > len(contexts) or wanted >= len(kept_users) and wanted > 0:
+    if wanted > len(contexts) or (wanted >= len(kept_users) and wanted > 0):
         raise ValueError(
             f"unseen: expected {wanted} unseen users beside at least one seen, but of {len(kept_users)} users "
             f"{len(contexts)} have {shots} pairs (shots) and others to test on that share no prompt or group with them"
@@ -91,9 +91,7 @@ def split_users(
         train, tested = _hold_out(rows_of[index], cluster, test, rng)
         sides["seen_train"].append(train)
         sides["seen_test"].append(tested)
-    rows = {
-        name: np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64) for name, parts in sides.items()
-    }
+    rows = {name: np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64) for name, parts in sides.items()}
     return Splits(**{name: pairs.select(index) for name, index in rows.items()}, rows=rows)
 
 
@@ -126,9 +124,7 @@ def _draw_context(
     return context, rows[~inside]
 
 
-def _hold_out(
-    rows: np.ndarray, cluster: np.ndarray, share: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(rows: np.ndarray, cluster: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(train, test) rows of one seen user; train is never empty."""
     ids, sizes = np.unique(cluster[rows], return_counts=True)
     shuffled = rng.permutation(len(ids))

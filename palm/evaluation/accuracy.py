@@ -53,9 +53,7 @@ def accuracy(model: RewardModel, features: PairFeatures, users: UserWeights, *, 
     counts = np.bincount(features.code)
     per_user = np.bincount(features.code, right) / counts
     losses = np.bincount(features.code, log_loss(margin)) / counts
-    return Accuracy(
-        bootstrap_mean(per_user, seed=seed), bootstrap_mean(losses, seed=seed), features.ids, per_user, len(features)
-    )
+    return Accuracy(bootstrap_mean(per_user, seed=seed), bootstrap_mean(losses, seed=seed), features.ids, per_user, len(features))
 
 
 def compare(first: Accuracy, second: Accuracy, *, seed: int = 0) -> Estimate:

@@ -52,4 +52,3 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return Estimate(float(values.mean()), float(low), float(high), len(values))
-

@@ -111,9 +111,7 @@ class Encoder:
         ids, attended, response_mask = ids.to(device), attended.to(device), response_mask.to(device)
         with torch.inference_mode():
             keep = {} if self.scores or self._classifies else {"logits_to_keep": 1}
-            output = self.model(
-                input_ids=ids, attention_mask=attended, output_hidden_states=True, use_cache=False, **keep
-            )
+            output = self.model(input_ids=ids, attention_mask=attended, output_hidden_states=True, use_cache=False, **keep)
             hidden = output.hidden_states[self.layer].float()
             parts = []
             if self.pooling != "last":
@@ -157,7 +155,9 @@ def load_encoder(source: str | Path, *, revision: str | None = None, dtype: str 
         model = kind.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
         tokenizer = load_tokenizer(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ValueError(f"model: expected the folder or Hub id of a language or reward model, got {str(source)!r}: {error}") from error
+        raise ValueError(
+            f"model: expected the folder or Hub id of a language or reward model, got {str(source)!r}: {error}"
+        ) from error
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False)
@@ -254,7 +254,9 @@ def embed_texts(
     if rank == 0:
         for number, span in enumerate(shards):
             if not _complete(folder / _shard_name(number), len(span)):
-                raise ArtifactError(f"{folder / _shard_name(number)}: missing or truncated; rank {number % ranks} of {ranks} has not written it")
+                raise ArtifactError(
+                    f"{folder / _shard_name(number)}: missing or truncated; rank {number % ranks} of {ranks} has not written it"
+                )
         rows = [{"file": _shard_name(number), "rows": len(span)} for number, span in enumerate(shards)]
         write_index(folder, shards=rows, width=encoder.width, scored=encoder.scores, settings=identity)
 
@@ -280,9 +282,7 @@ def embed(pairs: Dataset, model: str | Path | Encoder, *, folder: str | Path | N
         settings = {"model": "Encoder" if isinstance(model, Encoder) else str(model)}
         embed_texts(encoder, texts.texts, Path(folder), settings=settings)
         items, scores = open_features(Path(folder))
-    return PairFeatures.from_items(
-        pairs["user"], items, texts.chosen, texts.rejected, group=pairs["group"], scores=scores
-    )
+    return PairFeatures.from_items(pairs["user"], items, texts.chosen, texts.rejected, group=pairs["group"], scores=scores)
 
 
 def _options(encoder: Encoder) -> dict[str, Any]:

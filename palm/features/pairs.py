@@ -42,7 +42,9 @@ class PairFeatures:
             if array.dtype == object or not np.issubdtype(array.dtype, np.number):
                 raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
             if not np.isfinite(array).all():
-                raise ValueError(f"{name}: expected finite features, row {int((~np.isfinite(array).all(axis=1)).argmax())} has others")
+                raise ValueError(
+                    f"{name}: expected finite features, row {int((~np.isfinite(array).all(axis=1)).argmax())} has others"
+                )
             sides.append(array)
         if sides[0].shape != sides[1].shape:
             raise ValueError(f"rejected: expected the shape {sides[0].shape} of chosen, got {sides[1].shape}")
@@ -52,7 +54,9 @@ class PairFeatures:
         if chosen_score is not None and rejected_score is not None:
             scores = np.concatenate([np.asarray(chosen_score, dtype=np.float64), np.asarray(rejected_score, dtype=np.float64)])
             if scores.shape != (2 * len(user),):
-                raise ValueError(f"chosen_score: expected one score per pair, {len(user)} of them, got {len(scores)} for both sides")
+                raise ValueError(
+                    f"chosen_score: expected one score per pair, {len(user)} of them, got {len(scores)} for both sides"
+                )
         count = len(user)
         self._set(user, FeatureArray(sides), np.arange(count), np.arange(count, 2 * count), group, scores)
 

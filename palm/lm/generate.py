@@ -112,13 +112,10 @@ def sample_responses(
     """`sample_batch` over all prompts: for each prompt, in order, its `count` samples."""
     results: list[list[Sample]] = [[] for _ in prompts]
     for batch in plan_batches(language_model.tokenizer, prompts, count=count, batch_size=batch_size):
-        for index, samples in zip(
-            batch.prompts, sample_batch(language_model, prompts, batch, count=count, **options), strict=True
-        ):
+        for index, samples in zip(batch.prompts, sample_batch(language_model, prompts, batch, count=count, **options), strict=True):
             results[index] = samples
     return results
 
 
 def _until_end(row: list[int], end: int) -> list[int]:
     return row[: row.index(end) + 1] if end in row else row
-

@@ -68,7 +68,9 @@ def load_language_model(
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
         tokenizer = load_tokenizer(source, revision=revision)
     except (OSError, ValueError) as error:
-        raise ValueError(f"model: expected the folder or Hub id of a causal language model, got {str(source)!r}: {error}") from error
+        raise ValueError(
+            f"model: expected the folder or Hub id of a causal language model, got {str(source)!r}: {error}"
+        ) from error
     model.config.pad_token_id = tokenizer.pad_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.requires_grad_(False)

@@ -50,7 +50,5 @@ def encode(tokenizer: Any, prompt: Text, response: Text, *, max_length: int | No
 def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> list[int]:
     if not tokenizer.chat_template:
         raise ValueError("prompt: expected text, since this tokenizer has no chat template; got a list of messages")
-    encoded = tokenizer.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True
-    )
+    encoded = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True)
     return list(encoded["input_ids"])

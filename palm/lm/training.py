@@ -54,9 +54,7 @@ def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, s
         "save_strategy": "no",
         "logging_steps": 5,
     }
-    return getattr(trl, name)(
-        output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=True, **{**defaults, **options}
-    )
+    return getattr(trl, name)(output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=True, **{**defaults, **options})
 
 
 def quieten(trainer: Any, label: str, track: Track) -> None:
@@ -83,7 +81,5 @@ def quieten(trainer: Any, label: str, track: Track) -> None:
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest complete checkpoint of a trainer's folder, if there is one."""
-    checkpoints = [
-        path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()
-    ]
+    checkpoints = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
     return str(max(checkpoints, key=lambda path: int(path.name.rsplit("-", 1)[1]))) if checkpoints else None

@@ -8,8 +8,11 @@ from palm.portfolio import Portfolio
 def portfolio_card(portfolio: Portfolio) -> str:
     """Markdown that says what the policies are, how good, and how to use them."""
     numbers = [
-        "| policy | " + " | ".join(f"w({name})" for name in portfolio.bases) + " | "
-        + " | ".join(f"J({name})" for name in portfolio.bases) + " | KL cost |",
+        "| policy | "
+        + " | ".join(f"w({name})" for name in portfolio.bases)
+        + " | "
+        + " | ".join(f"J({name})" for name in portfolio.bases)
+        + " | KL cost |",
         "|" + "---|" * (2 + 2 * len(portfolio.bases)),
     ]
     for name, weight, value, cost in zip(portfolio.ids, portfolio.weights, portfolio.value, portfolio.cost, strict=True):
@@ -46,7 +49,7 @@ Values and KL costs below are {portfolio.origin}.
 With palm:
 
 ```python
-from palm import Router
+from palm.routing import Router
 router = Router.from_pretrained("THIS_FOLDER")
 router.route([{", ".join(["0.0"] * (len(portfolio.bases) - 1) + ["1.0"])}]).policy  # id of a folder below policies/
 ```

@@ -237,5 +237,3 @@ def read_split_features(data: Path, embed: Path) -> dict[str, PairFeatures]:
 def read_items(folder: Path) -> FeatureArray:
     """Features that `featurise` wrote."""
     return open_features(folder)[0]
-
-

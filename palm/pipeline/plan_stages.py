@@ -10,6 +10,7 @@ import numpy as np
 
 from palm.artifacts import write_json
 from palm.data.candidates import Candidates, distinct_prompts, pool_candidates, split_prompts
+from palm.data.schema import Text
 from palm.lm.sampling import sample_to_folder
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import (
@@ -44,7 +45,7 @@ def run_fit(context: Context) -> None:
             logger.warning("rewards.compare: Reference needs scores beside the features; left out")
             continue
         model = METHODS[name](**options).fit(train, seed=context.seed)
-        model.save_pretrained(context.folder / name)  # type: ignore[attr-defined]
+        model.save_pretrained(context.folder / name)
 
 
 def check_rewards(config: Config) -> None:
@@ -122,7 +123,7 @@ def run_sample(context: Context) -> None:
             label=f"sampling candidates ({name})",
             track=context.track,
         )
-        texts = [[sample.text for sample in row] for row in samples]
+        texts: list[list[Text]] = [[sample.text for sample in row] for row in samples]
         Candidates(chosen_prompts, texts).save(context.folder / f"{name}.jsonl")
 
 
@@ -172,7 +173,7 @@ def run_plan(context: Context) -> None:
             advance=lambda line: advance(1),
         )
         curve = plan_curve(oracle, sizes=range(1, config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
-    described = {
+    described: dict[str, Any] = {
         "bases": model.names,
         "calibration": np.column_stack([model.calibration.low, model.calibration.high]),
         "base_model": base_name(context.inputs["base"]),
@@ -182,7 +183,9 @@ def run_plan(context: Context) -> None:
     crossed = planned.revalued(held_out)
     replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
     for name, weight in _baselines(context, oracle, model).items():
-        single = Portfolio(weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (name,), **described)
+        single = Portfolio(
+            weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (name,), **described
+        )
         single = single.revalued(oracle)
         replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
     points = [
@@ -221,5 +224,3 @@ def _baselines(context: Context, oracle: GibbsOracle, model: SimplexModel) -> di
 def baseline_names() -> tuple[str, ...]:
     """Ids of the single policies."""
     return ("single-worst", "single-mean")
-
-

@@ -231,9 +231,7 @@ def _weights_for(model: RewardModel, users: UserWeights, ids: np.ndarray) -> Use
     return UserWeights(ids, np.ones((len(ids), 1)), np.zeros((len(ids), 1, 1)))
 
 
-def _members(
-    planned: Portfolio, portfolio: Portfolio, measured: dict[str, Measured], oracle: GibbsOracle
-) -> list[dict[str, Any]]:
+def _members(planned: Portfolio, portfolio: Portfolio, measured: dict[str, Measured], oracle: GibbsOracle) -> list[dict[str, Any]]:
     """Planned against measured for every member, at its own weight."""
     rows = []
     on_held_out = planned.revalued(oracle)
@@ -263,7 +261,7 @@ def _singles(
     context: Context, measured: dict[str, Measured], oracle: GibbsOracle, portfolio: Portfolio
 ) -> dict[str, dict[str, float]]:
     """The measured gaps of every trained policy on its own: what a single policy gives."""
-    weights = {name: weight for name, weight in zip(portfolio.ids, portfolio.weights, strict=True)}
+    weights = dict(zip(portfolio.ids, portfolio.weights, strict=True))
     weights |= {single.ids[0]: single.weights[0] for single in read_baselines(context)}
     result = {}
     for name, weight in weights.items():
@@ -296,7 +294,9 @@ def _truth(
 
 
 def _text(response: Text) -> str:
-    return response if isinstance(response, str) else "\n".join(message["content"] for message in as_messages(response, "assistant"))
+    return (
+        response if isinstance(response, str) else "\n".join(message["content"] for message in as_messages(response, "assistant"))
+    )
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -1,2 +1,5 @@
 """Stub."""
-def collect(context): return None
+
+
+def collect(context):
+    return None

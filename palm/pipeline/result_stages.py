@@ -9,7 +9,6 @@ from palm.artifacts import read_json, write_json, write_text
 from palm.data.planted import basis_rewards
 from palm.evaluation.measure import Measured
 from palm.evaluation.report import write_report
-from palm.evaluation.served import View, serve
 from palm.pipeline.card import portfolio_card
 from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
 from palm.pipeline.plan_stages import POOL, read_candidates, read_main_model, read_tensor
@@ -19,6 +18,7 @@ from palm.pipeline.runner import Context
 from palm.portfolio import Portfolio
 from palm.rewards.users import UserWeights
 from palm.routing import Router
+from palm.routing.served import View, serve
 
 SERVED = "portfolio"
 
@@ -27,7 +27,9 @@ def run_route(context: Context) -> None:
     """The portfolio's folder as it is served, and where every user goes."""
     folder = context.folder / SERVED
     portfolio = Portfolio.from_pretrained(context.inputs["measure"])
-    router = Router(portfolio, rule=context.config.route.rule if len(portfolio) else "expected", reward_model=read_main_model(context))
+    router = Router(
+        portfolio, rule=context.config.route.rule if len(portfolio) else "expected", reward_model=read_main_model(context)
+    )
     router.save_pretrained(folder)
     for name in portfolio.ids:
         shutil.copytree(context.inputs["train"] / name, folder / "policies" / name, dirs_exist_ok=True)

@@ -201,7 +201,7 @@ class Pipeline:
         if rank() != 0:
             yield
             return
-        with open(self.folder / ".lock", "w") as lock:
+        with (self.folder / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -131,7 +131,7 @@ class Members:
 
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the base alone."""
-        return self._peft.disable_adapter()  # type: ignore[no-any-return]
+        return self._peft.disable_adapter()
 
     def close(self) -> None:
         """Take the adapters off; the base model is as it was."""

@@ -73,7 +73,9 @@ class TrainingOptions:
         check_options("DPOConfig", self.dpo, where="dpo")
         for name in ("beta", "loss_type", "label_smoothing", "precompute_ref_log_probs"):
             if self.labels == "soft" and name in self.dpo:
-                raise ValueError(f"dpo.{name}: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard")
+                raise ValueError(
+                    f"dpo.{name}: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard"
+                )
         lora_config(self.lora)
 
 
@@ -242,9 +244,7 @@ def _train(
     return saved, {"steps": trainer.state.global_step, "weight": member.weight.tolist(), "losses": losses}
 
 
-def _groups(
-    candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int
-) -> Dataset:
+def _groups(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int) -> Dataset:
     """Each prompt's candidates in random groups of `size` (the last may be smaller), with their log-ratios at the optimum."""
     rng = np.random.default_rng(derive_seed(seed, "groups"))
     target = rewards.rewards @ weight / kl  # (P, N)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from datasets import Dataset
 from trl import DPOTrainer
 
@@ -89,9 +88,7 @@ class GroupDPOTrainer(PreparedDPOTrainer):
         tokens = sum(ids.numel() for ids in inputs["input_ids"])
         return 6 * tokens * int(self.model.num_parameters(exclude_embeddings=True))
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Cross-entropy between the labels and the sigmoid of differences of log-ratios, weighted over pairs."""
         logprobs = []
         for ids, attended, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
@@ -99,5 +96,6 @@ class GroupDPOTrainer(PreparedDPOTrainer):
             logprobs.append(output.log_probs.sum(dim=1))
         ratio = torch.cat(logprobs)[inputs["place"]] - inputs["reference"]
         logit = ratio[inputs["first"]] - ratio[inputs["second"]]
-        loss = (inputs["share"] * F.binary_cross_entropy_with_logits(logit, inputs["label"], reduction="none")).sum()
+        surprise = torch.nn.functional.binary_cross_entropy_with_logits(logit, inputs["label"], reduction="none")
+        loss = (inputs["share"] * surprise).sum()
         return (loss, {"ratio": ratio}) if return_outputs else loss

@@ -8,17 +8,34 @@ epsilon, delta and captured gain, not samples of them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.oracle import Oracle
 
-if TYPE_CHECKING:
-    from palm.portfolio.portfolio import Portfolio
-
 _NOTHING_TO_GAIN = 1e-12
+
+
+class Policies(Protocol):
+    """What a certificate needs to know of a portfolio; see `palm.portfolio.Portfolio`."""
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(m, K)."""
+
+    @property
+    def value(self) -> np.ndarray:
+        """(m, K)."""
+
+    @property
+    def cost(self) -> np.ndarray:
+        """(m,)."""
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(K,)."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +109,11 @@ def worst_gap(
         captured = np.where(gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum)), (served - base) / gain, 1.0)
     delta = optimum - (1 + given_epsilon) * served
     worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin())
-    return Gap(
-        max(float(epsilon[worst[0]]), 0.0), max(float(delta[worst[1]]), 0.0), min(float(captured[worst[2]]), 1.0), *worst
-    )
+    return Gap(max(float(epsilon[worst[0]]), 0.0), max(float(delta[worst[1]]), 0.0), min(float(captured[worst[2]]), 1.0), *worst)
 
 
 def certify(
-    portfolio: "Portfolio",
+    portfolio: Policies,
     oracle: Oracle,
     *,
     epsilon: float = 0.0,

@@ -1,6 +1,5 @@
 """From an oracle to a certified portfolio, and to the trade-off between its size and its gap."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,9 +57,7 @@ def plan_portfolio(
     else:
         if pool is not None:  # other searches may stop short of what was asked for
             epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
-        pool, chosen = cut_search(
-            oracle, epsilon=epsilon, delta=delta, exact=select == "milp", pool=pool, advance=advance
-        )
+        pool, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=select == "milp", pool=pool, advance=advance)
     return _finish(oracle, pool, chosen, names, delta)
 
 
@@ -77,9 +74,7 @@ class CurvePoint:
     portfolio: Portfolio
 
 
-def plan_curve(
-    oracle: Oracle, *, sizes: range, seconds: float = 2.0, advance: Advance | None = None
-) -> list[CurvePoint]:
+def plan_curve(oracle: Oracle, *, sizes: range, seconds: float = 2.0, advance: Advance | None = None) -> list[CurvePoint]:
     """Gap against size: what one more policy buys.
 
     Args:
@@ -111,9 +106,7 @@ def _check(epsilon: float, delta: float, size: int | None, method: str, select: 
         raise ValueError(f"weights: expected at least 1, got {weights}")
 
 
-def _pool(
-    oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, advance: Advance | None
-) -> Pool:
+def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, advance: Advance | None) -> Pool:
     if method == "lazy":
         return lazy_search(oracle, epsilon=epsilon, delta=delta, advance=advance)[0]
     if method == "grid":

@@ -269,9 +269,7 @@ def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndar
     return corners, oracle.optimum(corners) + oracle.slack, served_by(pool, chosen, corners, oracle.reference)
 
 
-def _covers(
-    pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _covers(pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
     """(t,) whether a test needs a policy (the reference is not good enough), and (t, n) which policies are good enough."""
     target = tests.optimum - _ROUNDING * np.maximum(1.0, np.abs(tests.optimum))
     needs = (1 + epsilon) * (tests.weights @ reference) + delta < target
@@ -284,9 +282,7 @@ def _ratio(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
         return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
 
 
-def _least_epsilon(
-    pool: Pool, tests: Tests, reference: np.ndarray, size: int, deadline: float
-) -> tuple[float, float, np.ndarray]:
+def _least_epsilon(pool: Pool, tests: Tests, reference: np.ndarray, size: int, deadline: float) -> tuple[float, float, np.ndarray]:
     """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
 
     Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the deadline.

@@ -163,8 +163,10 @@ class SimplexModel(RewardModel):
         wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
         if len(np.unique(wanted)) != len(wanted):
             raise ValueError("ids: expected every user once")
+        place: np.ndarray = np.zeros(0, dtype=np.int64)
         order = np.argsort(wanted)
-        place = order[np.minimum(np.searchsorted(wanted, context.user, sorter=order), len(wanted) - 1)] if len(wanted) else []
+        if len(wanted):
+            place = order[np.minimum(np.searchsorted(wanted, context.user, sorter=order), len(wanted) - 1)]
         kept = wanted[place] == context.user if len(context) else np.zeros(0, dtype=bool)
         scores = self.pair_scores(context) if len(context) else np.zeros((0, len(self.names)))
         code = np.asarray(place, dtype=np.int64)
@@ -230,9 +232,7 @@ class PopulationModel(RewardModel):
         return features.difference(as_array(features.items, len(self.direction)).project(self.direction[:, None]))[:, 0]
 
     def _write(self, folder: Path) -> None:
-        write_arrays(
-            folder / ARRAYS, {"direction": self.direction, "low": self.calibration.low, "high": self.calibration.high}
-        )
+        write_arrays(folder / ARRAYS, {"direction": self.direction, "low": self.calibration.low, "high": self.calibration.high})
         write_json(
             folder / RECORD,
             {"format": "palm.RewardModel/1", "geometry": "none", "method": self.method, "details": self.details},

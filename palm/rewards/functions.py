@@ -35,7 +35,7 @@ def resolve_function(name: str) -> RewardFunction:
         raise ValueError(f"functions: {name!r} could not be imported: {error}") from error
     if not callable(function):
         raise ValueError(f"functions: expected {name!r} to be callable, it is a {type(function).__name__}")
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def score_texts(functions: Sequence[RewardFunction | str], texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
@@ -58,7 +58,8 @@ def score_texts(functions: Sequence[RewardFunction | str], texts: Sequence[tuple
         if column.shape != (len(texts),):
             raise ValueError(f"{name}: expected {len(texts)} rewards, one per text, got the shape {column.shape}")
         if not np.isfinite(column).all():
-            raise ValueError(f"{name}: expected finite rewards, got {column[~np.isfinite(column)][0]} for text {int((~np.isfinite(column)).argmax())}")
+            text = int((~np.isfinite(column)).argmax())
+            raise ValueError(f"{name}: expected finite rewards, got {column[text]} for text {text}")
         columns.append(column)
     return np.column_stack(columns)
 

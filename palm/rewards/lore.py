@@ -68,7 +68,8 @@ class LoRe:
         with one_scipy_thread():
             penalty = self.penalty if self.penalty is not None else choose_penalty(data, seed=seed)[0]
             population = fit_population(data, penalty)
-            personal, losses = self.personal_penalty, {}
+            personal = self.personal_penalty
+            losses: dict[str, float] = {}
             if personal is None:
                 personal, losses = self._choose_personal(data, penalty, seed)
             directions = self._alternate(data, population, personal, seed)

@@ -41,9 +41,7 @@ class ReferenceModel(RewardModel):
         return features.difference(_scores(features)[:, None])[:, 0]
 
     def _write(self, folder: Path) -> None:
-        write_json(
-            folder / RECORD, {"format": "palm.RewardModel/1", "geometry": "none", "method": self.method, "details": {}}
-        )
+        write_json(folder / RECORD, {"format": "palm.RewardModel/1", "geometry": "none", "method": self.method, "details": {}})
 
     @classmethod
     def _read(cls, folder: Path) -> Self:

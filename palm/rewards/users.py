@@ -73,9 +73,8 @@ class UserWeights:
         ids = np.asarray(self.ids, dtype=object).astype(str) if len(self.ids) else np.zeros(0, dtype="<U1")
         mean = check_weights(self.mean, name="mean") if len(ids) else np.asarray(self.mean, dtype=np.float64)
         if len(mean) != len(ids) or np.shape(self.covariance) != (len(ids), mean.shape[1], mean.shape[1]):
-            raise ValueError(
-                f"ids, mean, covariance: expected (U,), (U, K) and (U, K, K), got {ids.shape}, {mean.shape} and {np.shape(self.covariance)}"
-            )
+            shapes = f"{ids.shape}, {mean.shape} and {np.shape(self.covariance)}"
+            raise ValueError(f"ids, mean, covariance: expected (U,), (U, K) and (U, K, K), got {shapes}")
         if len(np.unique(ids)) != len(ids):
             values, counts = np.unique(ids, return_counts=True)
             raise ValueError(f"ids: expected every user once, got {values[counts > 1][0]!r} {counts.max()} times")
@@ -206,9 +205,7 @@ def _value(scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Pop
     margin = (scores * weights[code]).sum(axis=1)
     loss = np.bincount(code, np.logaddexp(0.0, -margin), minlength=len(weights))
     away = weights - prior.mean
-    return (
-        loss + 0.5 * ((away @ prior.precision) * away).sum(axis=1) - prior.concentration * (np.log(weights) @ prior.mean)
-    )
+    return loss + 0.5 * ((away @ prior.precision) * away).sum(axis=1) - prior.concentration * (np.log(weights) @ prior.mean)
 
 
 def _objective(

@@ -46,9 +46,7 @@ class Routes:
 class Router(HubObject):
     """Routes weights to a portfolio's policies."""
 
-    def __init__(
-        self, portfolio: Portfolio, *, rule: str = "expected", reward_model: "RewardModel | None" = None
-    ) -> None:
+    def __init__(self, portfolio: Portfolio, *, rule: str = "expected", reward_model: "RewardModel | None" = None) -> None:
         """Keep a portfolio to route to.
 
         Args:
