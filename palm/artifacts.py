@@ -35,9 +35,9 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ArtifactError: the disk is full or the folder cannot be written; what was at `path` is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
@@ -101,7 +101,7 @@ def map_array(path: Path, name: str) -> np.ndarray:
     """Memory-map one array of a safetensors file, read-only.
 
     Raises:
-        ArtifactError: the file is missing, truncated, or has no array of that name.
+        ArtifactError: the file is missing, truncated, or has no array of that name and of a kind that NumPy can map.
     """
     types = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
     try:
@@ -113,9 +113,12 @@ def map_array(path: Path, name: str) -> np.ndarray:
         raise ArtifactError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path}: expected a complete safetensors file, but reading it failed: {error}") from error
-    if not isinstance(header, dict) or name not in header or 8 + length + header[name]["data_offsets"][1] > size:
+    entries = {} if not isinstance(header, dict) else {key: value for key, value in header.items() if key != "__metadata__"}
+    if name not in entries or 8 + length + max(value["data_offsets"][1] for value in entries.values()) > size:
         raise ArtifactError(f"{path}: expected a complete safetensors file with an array {name!r}; it is truncated or lacks it")
-    entry = header[name]
+    entry = entries[name]
+    if entry["dtype"] not in types:
+        raise ArtifactError(f"{path}: expected the array {name!r} to be of {', '.join(types)}, got {entry['dtype']}")
     if 0 in entry["shape"]:  # an empty file region cannot be mapped
         return np.zeros(entry["shape"], dtype=types[entry["dtype"]])
     return np.memmap(

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
                         yield number, json.loads(line)
                     except json.JSONDecodeError as error:
                         raise PairError(f"{path}, row {number}: expected one JSON object a line: {error}") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise PairError(f"{path}: the file is truncated or no gzip file, after row {number}: {error}") from error
     except UnicodeDecodeError as error:
         raise PairError(f"{path}: expected UTF-8 text, after row {number}: {error}") from error
@@ -143,7 +144,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 if None in row or None in row.values():
                     raise PairError(f"{path}, row {number}: expected {len(reader.fieldnames or [])} columns, as in the header")
                 yield number, row
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise PairError(f"{path}: the file is truncated or no gzip file, after row {number}: {error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise PairError(f"{path}: expected CSV in UTF-8, after row {number}: {error}") from error

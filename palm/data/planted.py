@@ -263,6 +263,13 @@ def write_response(prompt: str, rng: np.random.Generator) -> str:
     return " ".join(sentences)
 
 
+def _distinct_responses(prompt: str, count: int, rng: np.random.Generator) -> list[str]:
+    responses: dict[str, None] = {}
+    while len(responses) < count:  # short responses come twice now and then; a pair of equals would be no pair
+        responses[write_response(prompt, rng)] = None
+    return list(responses)
+
+
 def write_corpus(size: int, rng: np.random.Generator) -> list[tuple[str, str]]:
     """Draw `size` (prompt, response) texts: what the world's language model is trained on."""
     prompts = prompt_texts()
@@ -329,7 +336,7 @@ def make_world(
 
     rng = np.random.default_rng(seed)
     names = BASES[:bases]
-    pool = [[write_response(prompt, rng) for _ in range(responses_per_prompt)] for prompt in prompts]
+    pool = [_distinct_responses(prompt, responses_per_prompt, rng) for prompt in prompts]
     rewards = np.stack([basis_rewards(responses, names) for responses in pool])  # (prompts, responses, K)
     weights = rng.dirichlet(np.full(bases, concentration), size=users)
     ids = [f"user-{number:04d}" for number in range(users)]

@@ -58,6 +58,8 @@ def normalise_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         group = text_id(prompt)
     if isinstance(group, bool | float | list | dict):
         raise PairError(f"{where}, column 'group': expected an id, got {group!r:.60}")
+    for name, value in (("user", user), ("group", group)):
+        _check_unicode(str(value), f"{where}, column '{name}'")
     return {"user": str(user), "prompt": prompt, "chosen": chosen, "rejected": rejected, "group": str(group)}
 
 
@@ -70,6 +72,7 @@ def normalise_side(value: Any, where: str) -> Text:
     if isinstance(value, str):
         if not value.strip():
             raise PairError(f"{where}: expected text, got {value!r}")
+        _check_unicode(value, where)
         return value
     if isinstance(value, list | tuple) and value:
         messages = []
@@ -81,9 +84,17 @@ def normalise_side(value: Any, where: str) -> Text:
                 raise PairError(f"{where}: expected a role out of {', '.join(ROLES)}, got {role!r:.60}")
             if not isinstance(content, str) or not content.strip():
                 raise PairError(f"{where}: expected a message's content to be text, got {content!r:.60}")
+            _check_unicode(content, where)
             messages.append({"role": role, "content": content})
         return messages
     raise PairError(f"{where}: expected text or a list of messages, got {value!r:.60}")
+
+
+def _check_unicode(text: str, where: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON's escapes can spell it, but no file or tokenizer can take it
+        raise PairError(f"{where}: expected Unicode text, got half a surrogate pair at character {error.start}") from None
 
 
 def as_messages(text: Text, role: str) -> list[Message]:

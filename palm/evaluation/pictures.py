@@ -130,6 +130,8 @@ def _inline(svg: str, name: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
+    svg = re.sub(r"<style.*?</style>\s*", "", svg, flags=re.DOTALL)  # it would hold for the whole page
+    svg = svg.replace("<svg ", '<svg style="stroke-linejoin: round; stroke-linecap: butt" ', 1)
 
     def own(tag: re.Match[str]) -> str:
         text = re.sub(r'(\sid=")', rf"\g<1>{name}-", tag.group())
@@ -140,7 +142,13 @@ def _inline(svg: str, name: str) -> str:
 
 
 def size_picture(
-    curve: Sequence[SizePoint], *, size: int, held_out: SizePoint, epsilon: Estimate | None, captured: Estimate, single: float | None
+    curve: Sequence[SizePoint],
+    *,
+    size: int,
+    held_out: SizePoint,
+    epsilon: Estimate | None,
+    captured: Estimate,
+    single: float | None,
 ) -> str:
     """Gap and captured gain against the number of policies.
 
@@ -161,7 +169,13 @@ def size_picture(
         for axis, planned, measured in ((left, held_out.epsilon, epsilon), (right, held_out.captured_gain, captured)):
             if planned is not None:
                 axis.plot(
-                    [size], [100 * planned], "D", color="white", markeredgecolor=INK, markersize=6, label="planned, held-out prompts"
+                    [size],
+                    [100 * planned],
+                    "D",
+                    color="white",
+                    markeredgecolor=INK,
+                    markersize=6,
+                    label="planned, held-out prompts",
                 )
             if measured is not None:
                 _bar(axis, size, measured, scale=100, colour=COLOURS[5], upright=True, label="measured from trained policies")
@@ -183,7 +197,9 @@ def size_picture(
     return draw("sizes", (9.6, 4.2), paint)
 
 
-def span_picture(name: str, spans: Sequence[Span], *, label: str, legend: Sequence[tuple[str, str]], chance: float | None = None) -> str:
+def span_picture(
+    name: str, spans: Sequence[Span], *, label: str, legend: Sequence[tuple[str, str]], chance: float | None = None
+) -> str:
     """Numbers with their intervals, one row each.
 
     Args:
@@ -220,7 +236,13 @@ def span_picture(name: str, spans: Sequence[Span], *, label: str, legend: Sequen
 
 
 _MARKS: dict[str, dict[str, Any]] = {
-    "reference": {"marker": "o", "markersize": 7, "markerfacecolor": "white", "markeredgecolor": REFERENCE_COLOUR, "markeredgewidth": 1.6},
+    "reference": {
+        "marker": "o",
+        "markersize": 7,
+        "markerfacecolor": "white",
+        "markeredgecolor": REFERENCE_COLOUR,
+        "markeredgewidth": 1.6,
+    },
     "planned": {"marker": "D", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 1.6},
     "measured": {"marker": "o", "markersize": 7},
 }

@@ -12,7 +12,7 @@ from palm.artifacts import ArtifactError, digest, map_array, read_json, write_ar
 from palm.data.schema import Text, text_id
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray, open_features, write_index
-from palm.lm.load import load_tokenizer, pick_device
+from palm.lm.load import load_tokenizer, pick_device, pick_dtype
 from palm.lm.logprobs import length_batches
 from palm.lm.tokens import encode
 
@@ -54,6 +54,9 @@ class Encoder:
             raise ValueError(f"pooling: expected one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         if self.max_length < 2 or self.batch_tokens < 1:
             raise ValueError(f"max_length, batch_tokens: expected at least 2 and 1, got {self.max_length} and {self.batch_tokens}")
+        layers = int(self.model.config.get_text_config().num_hidden_layers)
+        if not -layers - 1 <= self.layer <= layers:
+            raise ValueError(f"layer: expected a hidden layer from {-layers - 1} to {layers}, got {self.layer}")
 
     def encode(
         self, texts: Sequence[tuple[Text, Text]], *, advance: Callable[[int], object] | None = None
@@ -142,19 +145,18 @@ def load_encoder(source: str | Path, *, revision: str | None = None, dtype: str 
     Raises:
         ValueError: nothing there can be loaded.
     """
-    import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     device = pick_device()
-    if dtype is None:
-        dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    number_type = pick_dtype(dtype, device)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision)
         classifier = any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
         kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
-        model = kind.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+        model = kind.from_pretrained(source, revision=revision, dtype=number_type)
         tokenizer = load_tokenizer(source, revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"model: expected the folder or Hub id of a language or reward model, got {str(source)!r}: {error}"
         ) from error

@@ -1,6 +1,7 @@
 """Sample responses from a language model, in batches that are the same on every run."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +88,7 @@ def sample_batch(
     for row, prompt_ids in enumerate(encoded):  # left padding: every prompt ends where its response begins
         ids[row, width - len(prompt_ids) :] = torch.tensor(prompt_ids)
         mask[row, width - len(prompt_ids) :] = 1
-    with isolated_rng(derive_seed(seed, "sample", batch.number)), torch.inference_mode():
+    with _own_distribution(model), isolated_rng(derive_seed(seed, "sample", batch.number)), torch.inference_mode():
         output = model.generate(
             input_ids=ids.to(language_model.device),
             attention_mask=mask.to(language_model.device),
@@ -104,6 +105,19 @@ def sample_batch(
     texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
     samples = [Sample(text.strip() or " ", row) for text, row in zip(texts, responses, strict=True)]
     return [samples[start : start + count] for start in range(0, len(samples), count)]
+
+
+@contextlib.contextmanager
+def _own_distribution(model: Any) -> Iterator[None]:
+    """Set aside the generation settings that a model came with: a repetition penalty, say, would change the distribution."""
+    from transformers import GenerationConfig
+
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
 
 
 def sample_responses(

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -44,6 +46,21 @@ def pick_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
+def pick_dtype(dtype: str | None, device: str) -> Any:
+    """torch's number type of that name; by default bfloat16 on a GPU that has it, float32 elsewhere.
+
+    Raises:
+        ValueError: `dtype` is not "float32", "bfloat16" or "float16".
+    """
+    import torch
+
+    if dtype is None:
+        return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    return getattr(torch, dtype)
+
+
 def load_language_model(
     source: str | Path, *, revision: str | None = None, dtype: str | None = None, device: str | None = None
 ) -> LanguageModel:
@@ -56,18 +73,17 @@ def load_language_model(
         device: such as "cuda:1"; by default this process's GPU, else the CPU.
 
     Raises:
-        ValueError: nothing there can be loaded as a causal language model.
+        ValueError: nothing there can be loaded as a causal language model, or `dtype` is none of the three.
     """
-    import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     device = device or pick_device()
-    if dtype is None:
-        dtype = "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
+    number_type = pick_dtype(dtype, device)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=number_type)
         tokenizer = load_tokenizer(source, revision=revision)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(
             f"model: expected the folder or Hub id of a causal language model, got {str(source)!r}: {error}"
         ) from error

@@ -3,8 +3,10 @@
 For worlds and corpora that must run without a download. Everyone else names a model they have.
 """
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,24 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
+def check_architecture(options: Mapping[str, Any]) -> None:
+    """See that every option is a field of transformers' LlamaConfig, which itself takes any name without a word.
+
+    Raises:
+        ValueError: an option is no field of it, or palm sets it itself.
+    """
+    from transformers import LlamaConfig
+
+    fields = {field.name for field in dataclasses.fields(LlamaConfig)}
+    for option in options:
+        if option in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"):
+            raise ValueError(f"architecture.{option}: palm sets this itself; leave it out")
+        if option not in fields:
+            close = get_close_matches(option, fields, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"architecture.{option}: transformers.LlamaConfig has no such option{hint}")
+
+
 def train_from_scratch(
     texts: list[tuple[Text, Text]],
     folder: Path,
@@ -87,7 +107,7 @@ def train_from_scratch(
         parameters (their number), tokens (of the training texts) and loss (mean over the last tenth of the log).
 
     Raises:
-        ValueError: `texts` is empty or a size is out of range.
+        ValueError: `texts` is empty, a size is out of range, or an option is unknown.
     """
     import transformers
     from datasets import Dataset
@@ -98,6 +118,7 @@ def train_from_scratch(
 
     if not texts:
         raise ValueError("texts: expected at least one text to train on, got none")
+    check_architecture(architecture or {})
     tokenizer = train_tokenizer((part for text in texts for part in map(_plain, text)), vocabulary)
     encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in texts]
     rows = Dataset.from_dict(
@@ -133,6 +154,7 @@ def train_from_scratch(
                 "warmup_steps": 20,
                 "lr_scheduler_type": "cosine",
                 "max_length": max_length,
+                "completion_only_loss": True,  # TRL does not infer it from a completion_mask column
                 **dict(sft or {}),
             },
             folder=work,

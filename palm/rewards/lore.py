@@ -43,7 +43,7 @@ class LoRe:
     concentration: float = 0.1
     rounds: int = 30
     restarts: int = 2
-    personal_penalties: tuple[float, ...] = field(default=(1.0, 3.0, 10.0, 30.0, 100.0), repr=False)
+    personal_penalties: tuple[float, ...] = field(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4), repr=False)
 
     def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
         """Learn bases, seen users' weights and the population's prior.
