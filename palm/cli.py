@@ -176,10 +176,10 @@ def main() -> None:
 
     try:
         app()
-    except (ValueError, ArtifactError, PipelineError) as error:
+    except (ValueError, OSError, ArtifactError, PipelineError) as error:
         if os.environ.get("PALM_DEBUG"):
             raise
-        typer.echo(f"palm: {error}", err=True)
+        typer.echo(f"palm: {' '.join(str(error).split())}", err=True)  # other libraries' messages have several lines
         sys.exit(1)
 
 

@@ -315,7 +315,8 @@ def _complete(path: Path, rows: int) -> bool:
 
 
 def _narrow(features: np.ndarray, dtype: str) -> np.ndarray:
-    narrow = features.astype(dtype)
+    with np.errstate(over="ignore"):  # what overflows is found below
+        narrow = features.astype(dtype)
     if not np.isfinite(narrow).all():
         row = int((~np.isfinite(narrow).all(axis=1)).argmax())
         raise ValueError(f"dtype: expected features within the range of {dtype}, text {row} exceeds it; use float32")

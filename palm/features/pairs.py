@@ -32,7 +32,7 @@ class PairFeatures:
             chosen_score, rejected_score: (n,) un-personalised scores that came with the features, for `Reference`.
 
         Raises:
-            ValueError: shapes disagree, or a feature is not a finite number.
+            ValueError: shapes disagree, or a feature or score is not a finite number.
         """
         sides = []
         for name, side in (("chosen", chosen), ("rejected", rejected)):
@@ -52,11 +52,11 @@ class PairFeatures:
             raise ValueError("chosen_score, rejected_score: expected both or neither, got one")
         scores = None
         if chosen_score is not None and rejected_score is not None:
-            scores = np.concatenate([np.asarray(chosen_score, dtype=np.float64), np.asarray(rejected_score, dtype=np.float64)])
-            if scores.shape != (2 * len(user),):
-                raise ValueError(
-                    f"chosen_score: expected one score per pair, {len(user)} of them, got {len(scores)} for both sides"
-                )
+            both = [np.asarray(side, dtype=np.float64) for side in (chosen_score, rejected_score)]
+            for name, side in zip(("chosen_score", "rejected_score"), both, strict=True):
+                if side.shape != (len(user),):
+                    raise ValueError(f"{name}: expected one score per pair, {len(user)} of them, got the shape {side.shape}")
+            scores = np.concatenate(both)
         count = len(user)
         self._set(user, FeatureArray(sides), np.arange(count), np.arange(count, 2 * count), group, scores)
 
@@ -81,7 +81,7 @@ class PairFeatures:
             scores: (t,) un-personalised score of each text.
 
         Raises:
-            ValueError: a row number is out of range or the lengths disagree.
+            ValueError: a row number is out of range, the lengths disagree, or a score is not finite.
         """
         array = items if isinstance(items, FeatureArray) else FeatureArray([np.asarray(items)])
         for name, rows in (("chosen", chosen), ("rejected", rejected)):
@@ -106,6 +106,12 @@ class PairFeatures:
         if group is not None and len(group) != len(self.user):
             raise ValueError(f"group: expected {len(self.user)} ids, got {len(group)}")
         self.group = None if group is None else np.asarray(group, dtype=object).astype(str)
+        if scores is not None:
+            scores = np.asarray(scores, dtype=np.float64)
+            if scores.shape != (len(items),):
+                raise ValueError(f"scores: expected one per text, {len(items)} of them, got the shape {scores.shape}")
+            if not np.isfinite(scores).all():
+                raise ValueError(f"scores: expected finite numbers, text {int((~np.isfinite(scores)).argmax())} has another")
         self.items, self.chosen_row, self.rejected_row = items, first.astype(np.int64), second.astype(np.int64)
         self.scores = scores
         self.ids, self.code = np.unique(self.user, return_inverse=True)

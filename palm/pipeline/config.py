@@ -1,6 +1,7 @@
 """The pipeline's configuration: one YAML file, one dataclass per stage, unknown keys refused."""
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -330,6 +331,8 @@ def _value(hint: Any, value: Any, name: str, where: str) -> Any:
         origin = typing.get_origin(kind) or kind
         if origin is float and isinstance(value, int) and not isinstance(value, bool) and int not in kinds:
             return float(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {name}: expected a finite number, got {value!r}")
         if isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool):
             _check_items(kind, value, name, where)
             return value

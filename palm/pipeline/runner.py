@@ -104,7 +104,7 @@ class Pipeline:
             names of the stages that were run.
 
         Raises:
-            PipelineError: another process works on the folder, or `only` needs a stage that is not done.
+            PipelineError: the folder cannot be made, another process works in it, or `only` needs a stage that is not done.
         """
         ran = []
         with self._alone():
@@ -197,7 +197,10 @@ class Pipeline:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the folder's lock: two runs in one folder would tread on each other. Ranks of one run share it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PipelineError(f"output: {self.folder}: expected a folder that can be made: {error.strerror}") from error
         if rank() != 0:
             yield
             return

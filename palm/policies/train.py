@@ -39,7 +39,7 @@ class TrainingOptions:
 
     Attributes:
         labels: "soft" or "hard"; see the module's text.
-        group: responses of a prompt that are compared with each other at a time (soft labels), at least 2.
+        group: about how many responses of a prompt are compared with each other at a time (soft labels), at least 2.
         emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses; the rest
             is uniform. 0 to below 1. Where the loss is least does not depend on it, what is learnt first does.
         pairs_per_prompt: pairs of each prompt (hard labels).
@@ -70,6 +70,10 @@ class TrainingOptions:
             raise ValueError(f"group: expected at least 2, got {self.group}")
         if not 0 <= self.emphasis < 1:
             raise ValueError(f"emphasis: expected a number from 0 to below 1, got {self.emphasis}")
+        if self.pairs_per_prompt < 1:
+            raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
+        if self.max_length < 2:
+            raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
         for name in ("beta", "loss_type", "label_smoothing", "precompute_ref_log_probs"):
             if self.labels == "soft" and name in self.dpo:
@@ -245,14 +249,14 @@ def _train(
 
 
 def _groups(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int) -> Dataset:
-    """Each prompt's candidates in random groups of `size` (the last may be smaller), with their log-ratios at the optimum."""
+    """Each prompt's candidates in random groups of about `size`, at least 2, with their log-ratios at the optimum."""
     rng = np.random.default_rng(derive_seed(seed, "groups"))
     target = rewards.rewards @ weight / kl  # (P, N)
     rows = []
     for prompt, responses in enumerate(candidates.responses):
         order = rng.permutation(len(responses))
-        for group in np.array_split(order, max(1, round(len(order) / size))):
-            if len(group) > 1:
+        for group in np.array_split(order, max(1, min(round(len(order) / size), len(order) // 2))):
+            if len(group) > 1:  # a prompt's only candidate has nothing to be compared with
                 rows.append(
                     {
                         "prompt_ids": candidates.prompts[prompt],

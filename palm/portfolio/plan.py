@@ -9,6 +9,7 @@ from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.oracle import GibbsOracle, Oracle
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
+from palm.portfolio.select import Effort
 
 METHODS = ("cut", "lazy", "grid", "uniform", "random")
 
@@ -74,18 +75,18 @@ class CurvePoint:
     portfolio: Portfolio
 
 
-def plan_curve(oracle: Oracle, *, sizes: range, seconds: float = 2.0, advance: Advance | None = None) -> list[CurvePoint]:
+def plan_curve(oracle: Oracle, *, sizes: range, effort: float = 1e5, advance: Advance | None = None) -> list[CurvePoint]:
     """Gap against size: what one more policy buys.
 
     Args:
         oracle: must be cheap.
         sizes: to try, in increasing order; the solved weights are shared, so later sizes cost less.
-        seconds: for integer programs, per size.
+        effort: of integer programs, per size; see `palm.portfolio.select.Effort`.
         advance: called with a line of text as the search goes on.
     """
     points, pool = [], None
     for size in sizes:
-        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, seconds=seconds, advance=advance)
+        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, effort=Effort(effort), advance=advance)
         points.append(CurvePoint(size, _finish(oracle, pool, chosen, (), 0.0)))
     return points
 

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,12 +11,13 @@ from palm.portfolio.certify import folded, worst_gap
 from palm.portfolio.corners import corner_weights, upper_bound
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.select import cover_within, greedy_cover, smallest_cover
+from palm.portfolio.select import Effort, cover_within, greedy_cover, smallest_cover
 
 logger = logging.getLogger(__name__)
 
 Advance = Callable[[str], object]
 _ROUNDING = 1e-9
+FIXED_SIZE_EFFORT = 3e5
 _CUTS = 64  # most corner weights added in one round
 _SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.5, 0.25, 0.0)  # of the tolerance, tried in turn
 
@@ -126,7 +126,7 @@ def cut_search(
     delta: float,
     exact: bool = True,
     pool: Pool | None = None,
-    seconds: float = 20.0,
+    effort: Effort | None = None,
     advance: Advance | None = None,
 ) -> tuple[Pool, np.ndarray]:
     """Cover, certify, cut: cover finitely many weights with few policies, certify these few, add where they fail, repeat.
@@ -139,26 +139,24 @@ def cut_search(
         exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
         pool: policies to choose from, which must be good enough together; by default the search makes its own and solves
             wherever a choice fails.
-        seconds: for all integer programs together; when they are spent the fewest found so far are kept, and a warning
-            says so.
+        effort: of all integer programs together; when it is spent the fewest found so far are kept, and a warning says so.
         advance: called with a line of text after every round.
 
     Returns:
-        the pool and the positions of the chosen policies in it (none if the reference suffices). With `exact` and time
+        the pool and the positions of the chosen policies in it (none if the reference suffices). With `exact` and effort
         enough, no smaller part of the pool is good enough everywhere: none is even on the finitely many weights.
     """
     grow = pool is None
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 200))
     inner = epsilon * (1 - 1e-6)  # so that rounding cannot put the certificate above what was asked for
     pool, tests, chosen = _greedy_cuts(oracle, pool, inner, delta, grow, advance)
-    deadline = time.monotonic() + seconds
+    effort = effort or Effort()
     while exact and len(chosen) > 1:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            logger.warning("out of time for integer programs: %d policies kept, fewer may do", len(chosen))
+        if effort.spent:
+            logger.warning("integer programs took all the effort allowed: %d policies kept, fewer may do", len(chosen))
             break
         needs, covers = _covers(pool, tests, oracle.reference, inner, delta)
-        fewer, bound = smallest_cover(covers[needs], seconds=left)
+        fewer, bound = smallest_cover(covers[needs], effort=effort)
         if bound >= len(chosen):
             break  # the weights tried so far already need as many
         corners, optimum, fails = _failures(oracle, pool, fewer, inner, delta)
@@ -216,7 +214,7 @@ def fixed_size_search(
     grow: bool = True,
     tolerance: float = 5e-3,
     rounds: int = 40,
-    seconds: float = 5.0,
+    effort: Effort | None = None,
     advance: Advance | None = None,
 ) -> tuple[Pool, np.ndarray]:
     """The smallest multiplicative gap that `size` policies can have.
@@ -232,7 +230,7 @@ def fixed_size_search(
         grow: also solve at the corners that are added.
         tolerance: relative; how much better another choice from the final pool could be at most.
         rounds: after as many, the best portfolio so far is returned.
-        seconds: for all integer programs together; after that, swapping alone chooses.
+        effort: of all integer programs together; after that, swapping alone chooses.
         advance: called with a line of text after every round.
 
     Returns:
@@ -241,9 +239,9 @@ def fixed_size_search(
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
     tests = Tests(pool.weights, pool.optimum)
     best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
-    deadline = time.monotonic() + seconds
+    effort = effort or Effort(FIXED_SIZE_EFFORT)
     for _ in range(rounds):
-        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, deadline)
+        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
         ratio = _ratio(optimum, served)
         if ratio.max() < best[0]:
@@ -282,10 +280,10 @@ def _ratio(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
         return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
 
 
-def _least_epsilon(pool: Pool, tests: Tests, reference: np.ndarray, size: int, deadline: float) -> tuple[float, float, np.ndarray]:
+def _least_epsilon(pool: Pool, tests: Tests, reference: np.ndarray, size: int, effort: Effort) -> tuple[float, float, np.ndarray]:
     """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
 
-    Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the deadline.
+    Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the effort is spent.
     """
     ratio = _ratio(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
     free = _ratio(tests.optimum, tests.weights @ reference)
@@ -293,16 +291,15 @@ def _least_epsilon(pool: Pool, tests: Tests, reference: np.ndarray, size: int, d
     reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
     levels = np.unique(np.append(ratio[ratio < reached], free[free < reached]))
     low, high = 0, len(levels)  # levels[high:] are known to be enough, levels[:low] not to be
-    while low < high and time.monotonic() < deadline:
+    while low < high and not effort.spent:
         middle = (low + 3 * high) // 4  # swapping is usually within a few percent, so look near the top
         needs = free > levels[middle] + 1e-12
         covers = ratio[needs] <= levels[middle] + 1e-12
         found: np.ndarray | None = np.zeros(0, dtype=np.intp)
         if needs.any():
-            left = deadline - time.monotonic()
-            found = cover_within(covers, size, seconds=left) if covers.any(axis=1).all() else None
-            if found is None and time.monotonic() >= deadline:
-                break  # out of time is no proof
+            found = cover_within(covers, size, effort=effort) if covers.any(axis=1).all() else None
+            if found is None and effort.spent:
+                break  # giving up is no proof
         if found is None:
             low = middle + 1
         else:

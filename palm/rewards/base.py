@@ -15,7 +15,7 @@ from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.hub import HubObject
-from palm.rewards.users import Population, UserWeights, infer_weights, population_from, population_record
+from palm.rewards.users import Population, UserWeights, check_distinct, infer_weights, population_from, population_record
 
 GEOMETRIES = ("simplex", "linear", "latent", "none")
 RECORD = "reward.json"
@@ -161,8 +161,7 @@ class SimplexModel(RewardModel):
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Posterior weights from pairs; users without pairs get the population's mean and spread."""
         wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
-        if len(np.unique(wanted)) != len(wanted):
-            raise ValueError("ids: expected every user once")
+        check_distinct(wanted)
         place: np.ndarray = np.zeros(0, dtype=np.int64)
         order = np.argsort(wanted)
         if len(wanted):

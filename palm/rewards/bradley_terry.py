@@ -4,6 +4,7 @@ R. Bradley, M. Terry, "Rank analysis of incomplete block designs", Biometrika 39
 methods must beat.
 """
 
+import math
 from dataclasses import dataclass
 
 from palm.features.pairs import PairFeatures
@@ -32,7 +33,7 @@ class BradleyTerry:
         Raises:
             ValueError: there are no pairs, or `penalty` is not positive.
         """
-        if self.penalty is not None and not self.penalty > 0:
+        if self.penalty is not None and not 0 < self.penalty < math.inf:
             raise ValueError(f"penalty: expected a positive number or None, got {self.penalty}")
         if len(features) == 0:
             raise ValueError("features: expected at least one pair, got none")

@@ -54,7 +54,11 @@ def score_texts(functions: Sequence[RewardFunction | str], texts: Sequence[tuple
     for function in functions:
         name = function if isinstance(function, str) else getattr(function, "__name__", repr(function))
         call = resolve_function(function) if isinstance(function, str) else function
-        column = np.asarray(call(prompts, responses), dtype=np.float64)
+        rewards = call(prompts, responses)
+        try:
+            column = np.asarray(rewards, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name}: expected {len(texts)} rewards, one per text, got {rewards!r:.60}") from error
         if column.shape != (len(texts),):
             raise ValueError(f"{name}: expected {len(texts)} rewards, one per text, got the shape {column.shape}")
         if not np.isfinite(column).all():
@@ -84,8 +88,11 @@ class Given:
             seed: not used; nothing here is random.
 
         Raises:
-            ValueError: there are no pairs, or `names` has another length than there are rewards.
+            ValueError: there are no pairs, `names` has another length than there are rewards, or `concentration` is not a
+                positive number.
         """
+        if not 0 < self.concentration < np.inf:
+            raise ValueError(f"concentration: expected a positive number, got {self.concentration}")
         if len(features) == 0:
             raise ValueError("features: expected at least one pair, got none")
         bases = features.width

@@ -33,6 +33,7 @@ class Standardised:
         """Measure the columns; refuse features that are not finite."""
         deviation = pairs.items.moments()[1]
         if not np.isfinite(deviation).all():
+            pairs.items.project(np.ones((pairs.width, 1)))  # says which row
             raise ValueError("features: expected finite numbers, some text has others")
         floor = 1e-6 * deviation.max(initial=0.0)
         return cls(pairs, np.where(deviation > floor, deviation, np.inf))

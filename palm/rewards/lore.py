@@ -58,9 +58,9 @@ class LoRe:
         if self.rank < 1:
             raise ValueError(f"rank: expected at least 1, got {self.rank}")
         for name, value in (("penalty", self.penalty), ("personal_penalty", self.personal_penalty)):
-            if value is not None and not value > 0:
+            if value is not None and not (value > 0 and (np.isfinite(value) or name == "personal_penalty")):
                 raise ValueError(f"{name}: expected a positive number or None, got {value}")
-        if not self.concentration > 0:
+        if not 0 < self.concentration < np.inf:
             raise ValueError(f"concentration: expected a positive number, got {self.concentration}")
         if len(features) == 0:
             raise ValueError("features: expected at least one pair, got none")

@@ -75,9 +75,7 @@ class UserWeights:
         if len(mean) != len(ids) or np.shape(self.covariance) != (len(ids), mean.shape[1], mean.shape[1]):
             shapes = f"{ids.shape}, {mean.shape} and {np.shape(self.covariance)}"
             raise ValueError(f"ids, mean, covariance: expected (U,), (U, K) and (U, K, K), got {shapes}")
-        if len(np.unique(ids)) != len(ids):
-            values, counts = np.unique(ids, return_counts=True)
-            raise ValueError(f"ids: expected every user once, got {values[counts > 1][0]!r} {counts.max()} times")
+        check_distinct(ids)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "mean", mean)
 
@@ -120,6 +118,17 @@ class UserWeights:
             return cls(np.array(record["ids"], dtype=object), arrays["mean"], arrays["covariance"])
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{folder / name}: not complete user weights: {error}") from error
+
+
+def check_distinct(ids: np.ndarray) -> None:
+    """Refuse (n,) ids of which one is there twice.
+
+    Raises:
+        ValueError: one is; the message names it.
+    """
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) != len(ids):
+        raise ValueError(f"ids: expected every user once, got {str(values[counts.argmax()])!r} {counts.max()} times")
 
 
 def infer_weights(
