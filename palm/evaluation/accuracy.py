@@ -63,5 +63,8 @@ def compare(first: Accuracy, second: Accuracy, *, seed: int = 0) -> Estimate:
         ValueError: the two are not of the same users.
     """
     if first.ids.tolist() != second.ids.tolist():
-        raise ValueError("first, second: expected accuracies of the same users")
+        both = len(np.intersect1d(first.ids, second.ids))
+        raise ValueError(
+            f"first, second: expected accuracies of the same users, got {len(first.ids)} and {len(second.ids)}, of which {both} in both"
+        )
     return bootstrap_mean(first.per_user - second.per_user, seed=seed)

@@ -32,8 +32,13 @@ class Measured:
         """
         if self.value.ndim != 2 or self.kl.shape != (len(self.value),) or len(self.value) == 0:
             raise ValueError(f"value, kl: expected (P, K) and (P,) with P at least 1, got {self.value.shape} and {self.kl.shape}")
-        if not (np.isfinite(self.value).all() and np.isfinite(self.kl).all()):
-            raise ValueError("value, kl: expected finite numbers; the policy's text could not be scored")
+        bad = ~(np.isfinite(self.value).all(axis=1) & np.isfinite(self.kl))
+        if bad.any():
+            prompt = int(bad.argmax())
+            raise ValueError(
+                f"value, kl: expected finite numbers, got {self.value[prompt].tolist()} and {self.kl[prompt]} at prompt {prompt}; "
+                "the policy's text there could not be scored"
+            )
 
     def utility(self, weight: np.ndarray, kl: float, *, seed: int = 0) -> Estimate:
         """w.J - kl KL with a 95 % interval over prompts."""
@@ -47,7 +52,14 @@ def from_samples(basis: np.ndarray, kl: np.ndarray, samples: int) -> Measured:
         basis: (P x samples, K) rewards of its responses, prompt after prompt.
         kl: (P x samples,) `palm.lm.logprobs.response_kl` of the same responses.
         samples: responses per prompt.
+
+    Raises:
+        ValueError: the numbers of rows do not fit.
     """
+    if samples < 1 or len(kl) % samples:
+        raise ValueError(f"samples: expected {len(kl)} responses to be a multiple of {samples}, for {samples} per prompt")
+    if len(basis) != len(kl):
+        raise ValueError(f"basis: expected {len(kl)} rows, one per response, got {len(basis)}")
     prompts = len(kl) // samples
     return Measured(basis.reshape(prompts, samples, -1).mean(axis=1), kl.reshape(prompts, samples).mean(axis=1))
 

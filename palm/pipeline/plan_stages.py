@@ -182,9 +182,13 @@ def run_plan(context: Context) -> None:
     planned.save_pretrained(context.folder)
     crossed = planned.revalued(held_out)
     replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
-    for name, weight in _baselines(context, oracle, model).items():
+    trained = dict(zip(planned.ids, planned.weights, strict=True))
+    for name, weight in _baselines(oracle, model).items():
+        same = [other for other, known in trained.items() if np.abs(known - weight).max() < 1e-9]
+        policy = same[0] if same else name  # nothing is trained twice
+        trained[policy] = weight
         single = Portfolio(
-            weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (name,), **described
+            weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (policy,), **described
         )
         single = single.revalued(oracle)
         replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
@@ -214,7 +218,7 @@ def _certificate(portfolio: Portfolio) -> Any:
     return portfolio.certificate
 
 
-def _baselines(context: Context, oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray]:
+def _baselines(oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray]:
     """Weights of two single policies: the best for the worst weight, and the best on average over the population."""
     single = plan_portfolio(oracle, size=1)
     worst = single.weights[0] if len(single) else np.full(oracle.bases, 1.0 / oracle.bases)

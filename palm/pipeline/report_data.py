@@ -12,8 +12,9 @@ from palm.evaluation.intervals import Estimate
 from palm.evaluation.pictures import SizePoint
 from palm.evaluation.report import ReportData
 from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, GapRow, MemberRow, ServedRow, Truth, WritingRow
+from palm.pipeline.measure_stages import read_results
 from palm.pipeline.plan_stages import POOL, baseline_names, read_candidates
-from palm.pipeline.policy_stages import read_plan, read_results
+from palm.pipeline.policy_stages import read_plan
 from palm.pipeline.runner import Context
 from palm.portfolio import Portfolio
 from palm.rewards.users import UserWeights

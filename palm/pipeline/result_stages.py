@@ -11,8 +11,9 @@ from palm.evaluation.measure import Measured
 from palm.evaluation.report import write_report
 from palm.pipeline.card import portfolio_card
 from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
+from palm.pipeline.measure_stages import read_measured
 from palm.pipeline.plan_stages import POOL, read_candidates, read_main_model, read_tensor
-from palm.pipeline.policy_stages import read_baselines, read_measured, read_plan
+from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context
 from palm.portfolio import Portfolio
@@ -57,8 +58,7 @@ def run_route(context: Context) -> None:
 def _served(context: Context, users: dict[str, UserWeights]) -> dict[str, Any]:
     """Routed users against one policy for all: by learned rewards, and in the embedded world by the planted ones."""
     planned = read_plan(context)
-    names = [*planned.ids, *(single.ids[0] for single in read_baselines(context))]
-    measured = {name: read_measured(context.inputs["measure"], name) for name in names}
+    measured = {name: read_measured(context.inputs["measure"], name) for name in read_policies(context)}
     tensor = read_tensor(context.inputs["score"], "held_out")
     reference = tensor.rewards.sum(axis=1) / tensor.mask.sum(axis=1)[:, None]
     result: dict[str, Any] = {"learned": {}}

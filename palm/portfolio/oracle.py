@@ -150,7 +150,7 @@ class GibbsOracle:
         """What a reader must grant for its numbers to hold."""
         sizes = f"{self._counts.min()} to {self._counts.max()}" if not self._all_present else str(self._counts[0])
         return (
-            f"optima and values are exact for the {self.prompts} given prompts with {sizes} candidates each, "
+            f"optima are exact for the {self.prompts} given prompts with {sizes} candidates each, "
             "taken as draws from the reference policy",
             f"utility is w.J - C with C = {self.kl:g} x KL from the reference",
         )

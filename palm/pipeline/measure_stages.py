@@ -1,0 +1,238 @@
+"""Stage measure: what the trained policies really give on the held-out prompts, and how well users are predicted."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palm.artifacts import read_arrays, read_json, write_arrays, write_json
+from palm.data.planted import basis_rewards
+from palm.data.schema import Text, as_messages
+from palm.evaluation import accuracy, compare, coverage, diversity
+from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio
+from palm.lm.logprobs import response_kl, response_logprobs
+from palm.lm.sampling import sample_to_folder
+from palm.lm.tokens import encode, encode_prompt
+from palm.pipeline.data_stages import PLANTED, featurise, planted_world, read_base, read_items, read_split_features
+from palm.pipeline.plan_stages import (
+    POOL,
+    oracle_for,
+    read_candidates,
+    read_main_model,
+    read_method,
+    read_tensor,
+)
+from palm.pipeline.policy_stages import read_plan, read_policies
+from palm.pipeline.runner import Context
+from palm.policies.adapters import Members
+from palm.portfolio import GibbsOracle, Portfolio
+from palm.rewards import RewardTensor
+from palm.rewards.base import RewardModel
+from palm.rewards.users import UserWeights
+from palm.seeds import derive_seed
+
+
+def run_measure(context: Context) -> None:
+    """Values and KL costs of the trained policies on held-out prompts; accuracy, coverage, diversity."""
+    planned = read_plan(context)
+    tensor = read_tensor(context.inputs["score"], "held_out")
+    oracle = oracle_for(tensor, planned.kl)
+    names = list(read_policies(context))
+    measured, texts = _measure_policies(context, names, tensor)
+    for name, policy in measured.items():
+        write_arrays(context.folder / f"values-{name}.safetensors", {"value": policy.value, "kl": policy.kl})
+    write_json(context.folder / "texts.json", texts)
+
+    policies = [measured[name] for name in planned.ids]
+    portfolio = measured_portfolio(planned, policies, oracle)
+    portfolio.save_pretrained(context.folder)
+    gap = gap_interval(planned, policies, tensor, kl=planned.kl, draws=context.config.measure.draws, seed=context.seed)
+    users = _user_weights(context)
+    everyone = np.vstack([posterior.mean for posterior in users.values() if len(posterior)])
+    written = {name: [_text(response) for responses in texts[name] for response in responses] for name in planned.ids}
+    results: dict[str, Any] = {
+        "gap": {name: estimate.record() for name, estimate in gap.items()},
+        "members": _members(planned, portfolio, measured, oracle),
+        "singles": _singles(context, measured, oracle),
+        "accuracy": _accuracies(context, users),
+        "coverage": coverage(portfolio, oracle, everyone, seed=context.seed).record(),
+        "diversity": diversity(portfolio, written, users=everyone, seed=context.seed).record(),
+    }
+    if context.config.data.source == PLANTED and context.config.candidates.source != POOL:
+        results["truth"] = _truth(context, names, texts, measured, tensor)
+    write_json(context.folder / "measure.json", results)
+    for name, posterior in users.items():
+        posterior.save(context.folder, f"users-{name}")
+
+
+def read_measured(folder: Path, name: str) -> Measured:
+    """What the policy `name` gave on the held-out prompts."""
+    arrays = read_arrays(folder / f"values-{name}.safetensors")
+    return Measured(arrays["value"], arrays["kl"])
+
+
+def _measure_policies(
+    context: Context, names: list[str], tensor: RewardTensor
+) -> tuple[dict[str, Measured], dict[str, list[list[Text]]]]:
+    """Each policy's measured values, and its texts: generated, or the pool's responses it favours most."""
+    config = context.config
+    candidates = read_candidates(context.inputs["sample"], "held_out")
+    if not names:
+        return {}, {}
+    base = read_base(context)
+    members = Members(base, {name: context.inputs["train"] / name for name in names})
+    measured: dict[str, Measured] = {}
+    texts: dict[str, list[list[Text]]] = {}
+    pool = config.candidates.source == POOL
+    if pool:
+        encoded = [encode(base.tokenizer, *text, max_length=config.train.max_length) for text in candidates.texts]
+        with members.without_adapter():
+            reference = response_logprobs(base, encoded)
+    for name in names:
+        with members.policy(name) as policy:
+            if pool:
+                ratio = np.zeros(tensor.mask.shape)
+                with context.track(f"measuring {name}", len(encoded)) as advance:
+                    ratio[tensor.mask] = response_logprobs(policy, encoded, advance=advance) - reference
+                measured[name] = from_pool(tensor, ratio)
+                order = np.argsort(-np.where(tensor.mask, ratio, -np.inf), axis=1)[:, :3]
+                texts[name] = [
+                    [responses[index] for index in row if index < len(responses)]
+                    for responses, row in zip(candidates.responses, order, strict=True)
+                ]
+                continue
+            samples = sample_to_folder(
+                policy,
+                candidates.prompts,
+                context.folder / f".writing-{name}",
+                count=config.measure.samples,
+                batch_size=config.candidates.batch_size,
+                max_new_tokens=config.candidates.max_new_tokens,
+                temperature=config.candidates.temperature,
+                seed=derive_seed(context.seed, "samples"),
+                label=f"measuring {name}",
+                track=context.track,
+            )
+            generated = [
+                (encode_prompt(base.tokenizer, prompt), sample.token_ids)
+                for prompt, row in zip(candidates.prompts, samples, strict=True)
+                for sample in row
+            ]
+            kl = response_kl(policy, generated, without_adapter=members.without_adapter)
+            texts[name] = [[sample.text for sample in row] for row in samples]
+        measured[name] = from_samples(_score(context, name, candidates.prompts, texts[name]), kl, config.measure.samples)
+    members.close()
+    return measured, texts
+
+
+def _score(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
+    """Basis rewards of a policy's texts, prompt after prompt."""
+    folder = context.folder / f".writing-features-{name}"
+    texts = [(prompt, response) for prompt, row in zip(prompts, responses, strict=True) for response in row]
+    featurise(context, texts, folder)
+    return read_main_model(context).basis(read_items(folder))
+
+
+def _user_weights(context: Context) -> dict[str, UserWeights]:
+    """Posterior weights of the seen users, and of the unseen from their few pairs."""
+    model = read_main_model(context)
+    features = read_split_features(context.inputs["data"], context.inputs["embed"])
+    unseen = np.unique(np.concatenate([features["unseen_context"].user, features["unseen_test"].user]))
+    return {"seen": model.seen, "unseen": model.infer(features["unseen_context"], ids=unseen)}
+
+
+def _accuracies(context: Context, users: dict[str, UserWeights]) -> dict[str, Any]:
+    """Every fitted method on the seen users' and the unseen users' held-out pairs, with what the main one gains on each."""
+    features = read_split_features(context.inputs["data"], context.inputs["embed"])
+    main = context.config.rewards.method
+    table: dict[str, Any] = {}
+    found = {}
+    for name in [main, *context.config.rewards.compare]:
+        model = read_method(context, name)
+        if model is None:
+            continue
+        table[name] = {}
+        for part in ("seen", "unseen"):
+            held_out = features[f"{part}_test"]
+            if len(held_out) == 0:
+                continue
+            found[name, part] = accuracy(model, held_out, _weights_for(model, users[part], held_out.ids), seed=context.seed)
+            table[name][part] = found[name, part].record()
+            if name != main:
+                table[name][part]["gain_of_main"] = compare(found[main, part], found[name, part], seed=context.seed).record()
+    return table
+
+
+def _weights_for(model: RewardModel, users: UserWeights, ids: np.ndarray) -> UserWeights:
+    if model.geometry == "simplex":
+        return users.select(ids)
+    return UserWeights(ids, np.ones((len(ids), 1)), np.zeros((len(ids), 1, 1)))
+
+
+def _members(planned: Portfolio, portfolio: Portfolio, measured: dict[str, Measured], oracle: GibbsOracle) -> list[dict[str, Any]]:
+    """Planned against measured for every member, at its own weight."""
+    rows = []
+    on_held_out = planned.revalued(oracle)
+    for position, name in enumerate(planned.ids):
+        weight = planned.weights[position]
+        base = float(weight @ oracle.reference)
+        best = float(oracle.optimum(weight[None, :])[0])
+        utility = measured[name].utility(weight, planned.kl)
+        rows.append(
+            {
+                "id": name,
+                "weight": weight.tolist(),
+                "reference_utility": base,
+                "planned_utility": best,
+                "planned_value": on_held_out.value[position].tolist(),
+                "planned_cost": float(on_held_out.cost[position]),
+                "measured_utility": utility.record(),
+                "measured_value": portfolio.value[position].tolist(),
+                "measured_cost": float(portfolio.cost[position]),
+                "share_of_planned_gain": (utility.mean - base) / (best - base) if best > base else None,
+            }
+        )
+    return rows
+
+
+def _singles(context: Context, measured: dict[str, Measured], oracle: GibbsOracle) -> dict[str, dict[str, float]]:
+    """The measured gaps of every trained policy on its own: what a single policy gives."""
+    result = {}
+    for name, weight in read_policies(context).items():
+        planned = Portfolio(weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, oracle.kl, (name,))
+        alone = measured_portfolio(planned, [measured[name]], oracle).certificate
+        assert alone is not None
+        result[name] = {"epsilon": alone.epsilon, "delta": alone.delta, "captured_gain": alone.captured_gain}
+    return result
+
+
+def _truth(
+    context: Context,
+    names: list[str],
+    texts: dict[str, list[list[Text]]],
+    measured: dict[str, Measured],
+    tensor: RewardTensor,
+) -> dict[str, Any]:
+    """In the embedded world: values by the planted rewards, on the same texts."""
+    world = planted_world(context.config)
+    candidates = read_candidates(context.inputs["sample"], "held_out")
+    flat = [_text(response) for _, response in candidates.texts]
+    reference = basis_rewards(flat, world.bases)
+    result: dict[str, Any] = {"bases": list(world.bases), "reference": reference.mean(axis=0).tolist(), "value": {}, "cost": {}}
+    for name in names:
+        rewards = basis_rewards([_text(response) for row in texts[name] for response in row], world.bases)
+        result["value"][name] = rewards.mean(axis=0).tolist()
+        result["cost"][name] = float(context.config.plan.kl * measured[name].kl.mean())
+    result["users"] = dict(zip(world.users, world.weights.tolist(), strict=True))
+    return result
+
+
+def _text(response: Text) -> str:
+    return (
+        response if isinstance(response, str) else "\n".join(message["content"] for message in as_messages(response, "assistant"))
+    )
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What the measure stage found."""
+    return dict(read_json(folder / "measure.json"))
