@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +32,7 @@ SettingsArgument = Annotated[
 ]
 
 
-def _pipeline(config_path: Path, settings: list[str] | None, *, checked: bool = True) -> "Pipeline":
+def _pipeline(config_path: Path, settings: Sequence[str] | None, *, checked: bool = True) -> "Pipeline":
     from palm.pipeline import STAGES, Pipeline, check, load_config
     from palm.progress import bars
     from palm.ranks import rank
@@ -168,14 +168,39 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
+def run_stage(name: str, config: str | Path, settings: Sequence[str] = ()) -> None:
+    """Run one stage as its command does; several processes may do it together (`accelerate launch`).
+
+    Args:
+        name: of the stage.
+        config: the run's YAML file.
+        settings: that override it.
+    """
+
+    def work() -> None:
+        from palm.ranks import rank
+
+        pipeline = _pipeline(Path(config), settings)
+        pipeline.run(only=name)
+        if rank() == 0:
+            typer.echo(f"{name}: {pipeline.result(name)}")
+
+    _guarded(work)
+
+
 def main() -> None:
-    """Entry point: expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
+    """Entry point of the `palm` command."""
+    _guarded(app)
+
+
+def _guarded(work: Callable[[], None]) -> None:
+    """Expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
     _quiet()
     from palm.artifacts import ArtifactError
     from palm.pipeline.runner import PipelineError
 
     try:
-        app()
+        work()
     except (ValueError, OSError, ArtifactError, PipelineError) as error:
         if os.environ.get("PALM_DEBUG"):
             raise

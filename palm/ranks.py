@@ -1,16 +1,38 @@
 """Which of several cooperating processes this is, under torchrun or `accelerate launch`."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+_ALONE: ContextVar[bool] = ContextVar("_ALONE", default=False)
 
 
 def rank() -> int:
     """This process's number, 0 when it is alone."""
-    return int(os.environ.get("RANK", "0"))
+    return 0 if _ALONE.get() else int(os.environ.get("RANK", "0"))
 
 
 def ranks() -> int:
     """Number of processes."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return 1 if _ALONE.get() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Work that the others wait for: inside the block this process shares nothing and waits for no one."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def shards_models() -> bool:
+    """Whether the launcher splits a model's parameters over processes (FSDP, DeepSpeed ZeRO-3), which cannot be undone."""
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    zero3 = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0") == "3"
+    return fsdp or zero3
 
 
 def barrier() -> None:

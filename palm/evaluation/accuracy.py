@@ -64,7 +64,6 @@ def compare(first: Accuracy, second: Accuracy, *, seed: int = 0) -> Estimate:
     """
     if first.ids.tolist() != second.ids.tolist():
         both = len(np.intersect1d(first.ids, second.ids))
-        raise ValueError(
-            f"first, second: expected accuracies of the same users, got {len(first.ids)} and {len(second.ids)}, of which {both} in both"
-        )
+        sizes = f"{len(first.ids)} and {len(second.ids)}, of which {both} in both"
+        raise ValueError(f"first, second: expected accuracies of the same users, got {sizes}")
     return bootstrap_mean(first.per_user - second.per_user, seed=seed)

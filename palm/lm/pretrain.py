@@ -107,8 +107,9 @@ def train_from_scratch(
         parameters (their number), tokens (of the training texts) and loss (mean over the last tenth of the log).
 
     Raises:
-        ValueError: `texts` is empty, a size is out of range, or an option is unknown.
+        ValueError: `texts` is empty, a size is out of range, an option is unknown, or several processes do this together.
     """
+    import torch
     import transformers
     from datasets import Dataset
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -119,6 +120,11 @@ def train_from_scratch(
     if not texts:
         raise ValueError("texts: expected at least one text to train on, got none")
     check_architecture(architecture or {})
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise ValueError(  # its trainer would wait for ranks that do not train
+            f"model: a model from scratch is trained by one process, this is one of {torch.distributed.get_world_size()}; "
+            "do `palm base` alone first"
+        )
     tokenizer = train_tokenizer((part for text in texts for part in map(_plain, text)), vocabulary)
     encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in texts]
     rows = Dataset.from_dict(

@@ -75,6 +75,7 @@ def run_train(context: Context) -> None:
         options=options,
         seed=context.seed,
         track=context.track,
+        reload=lambda: read_base(context),
     )
     if rank() == 0:
         write_json(context.folder / "training.json", logs)

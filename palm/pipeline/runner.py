@@ -13,7 +13,7 @@ from typing import Any
 from palm.artifacts import ArtifactError, Manifest, building, digest, read_manifest, recover
 from palm.pipeline.config import Config, as_record
 from palm.progress import Track, silent
-from palm.ranks import barrier, rank
+from palm.ranks import alone, barrier, rank
 from palm.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,8 @@ class Pipeline:
 
         def work(where: Path) -> None:
             needs = {need: self.folder / need for need in stage.needs(self.config)}
-            stage.run(Context(self.config, where, needs, derive_seed(self.config.seed, stage.name), self.track))
+            with contextlib.nullcontext() if stage.parallel else alone():
+                stage.run(Context(self.config, where, needs, derive_seed(self.config.seed, stage.name), self.track))
 
         barrier()  # all ranks have looked at the state before rank 0 changes it
         if rank() == 0:

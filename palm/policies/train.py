@@ -26,7 +26,7 @@ from palm.lm.tokens import encode
 from palm.policies.adapters import is_complete, lora_config, publish_adapter
 from palm.policies.pairs import scalarise
 from palm.progress import Track, silent
-from palm.ranks import barrier, rank, ranks
+from palm.ranks import barrier, rank, ranks, shards_models
 from palm.rewards.tensor import RewardTensor
 from palm.seeds import derive_seed, isolated_rng
 
@@ -166,6 +166,7 @@ def train_members(
     options: TrainingOptions,
     seed: int = 0,
     track: Track = silent,
+    reload: Callable[[], LanguageModel] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a LoRA policy for every member that has no complete adapter yet.
 
@@ -180,6 +181,8 @@ def train_members(
         options: see `TrainingOptions`.
         seed: the same for all members, so that they differ in their weights only.
         track: for a progress bar of each member's steps.
+        reload: loads the base model anew; called before every member but the first where the launcher splits the model over
+            processes, since it cannot be put together again in place.
 
     Returns:
         for each member's id: steps, and the training loss at every logged step.
@@ -188,7 +191,7 @@ def train_members(
         ValueError: an option is out of range, or there is nothing to learn from.
     """
     options.check()
-    logs = {}
+    logs, used = {}, False
     for member in members:
         target = folder / member.id
         log = folder / f"{member.id}.log.json"
@@ -197,6 +200,11 @@ def train_members(
                 rows = _groups(candidates, rewards, member.weight, kl, options.group, seed)
             else:
                 rows = _pairs(candidates, rewards, member.weight, kl, options.pairs_per_prompt, seed)
+            if used and shards_models():
+                if reload is None:
+                    raise ValueError("reload: expected a function, since FSDP or ZeRO-3 leaves the base model in pieces; got None")
+                language_model = reload()
+            used = True
             saved, history = _train(language_model, member, rows, folder, options, seed, track)
             if rank() == 0:
                 write_json(log, history)

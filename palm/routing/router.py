@@ -110,7 +110,10 @@ class Router(HubObject):
         certificate = self.portfolio.certificate
         if certificate is None:
             return np.full(len(chosen), np.inf)
-        multiplicative = certificate.epsilon * np.maximum(served, 0.0) + certificate.given_delta
+        if np.isfinite(certificate.epsilon):
+            multiplicative = certificate.epsilon * np.maximum(served, 0.0) + certificate.given_delta
+        else:
+            multiplicative = np.full(len(served), np.inf)
         additive = certificate.delta + certificate.given_epsilon * np.maximum(served, 0.0)
         return np.minimum(multiplicative, additive) + served - chosen
 
@@ -146,10 +149,15 @@ class Router(HubObject):
     def _read(cls, folder: Path) -> Self:
         record = read_json(folder / FILE)
         if not isinstance(record, dict) or record.get("format") != "palm.Router/1":
-            raise ArtifactError(f"{folder / FILE}: expected the format 'palm.Router/1'")
+            found = record.get("format") if isinstance(record, dict) else type(record).__name__
+            raise ArtifactError(f"{folder / FILE}: expected the format 'palm.Router/1', got {found!r}")
         reward_model = None
         if record.get("infers"):
             from palm.rewards import load_reward_model
 
             reward_model = load_reward_model(folder / "rewards")
-        return cls(Portfolio.from_pretrained(folder), rule=record["rule"], reward_model=reward_model)
+        portfolio = Portfolio.from_pretrained(folder)
+        try:
+            return cls(portfolio, rule=record["rule"], reward_model=reward_model)
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / FILE}: not a complete router: {error!r}") from error

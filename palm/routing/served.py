@@ -87,7 +87,7 @@ def serve(planned: Portfolio, chosen: View, *, judged: View | None = None, rule:
         seen, truth = chosen.means(rows, planned.kl), judged.means(~rows, planned.kl)
         portfolio = replace(
             planned,
-            value=np.array([seen[name][0] for name in planned.ids]).reshape(len(planned), -1),
+            value=np.array([seen[name][0] for name in planned.ids]).reshape(len(planned), chosen.reference.shape[1]),
             cost=np.array([seen[name][1] for name in planned.ids]),
             reference=seen[REFERENCE][0],
             certificate=None,
