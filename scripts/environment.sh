@@ -1,8 +1,12 @@
 # Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs palm with the extras asked for.
 # Usage: . scripts/environment.sh "plot,dev". PALM_PYTHON chooses the interpreter, PALM_VENV another folder.
+# PALM_INSTALLED=1 uses the palm that is on the PATH already and installs nothing.
 
 prepare_environment() {
     local extras=$1 root venv python stamp wanted
+    if [ -n "${PALM_INSTALLED:-}" ]; then
+        return 0
+    fi
     root=$(pwd)
     venv=${PALM_VENV:-$root/.venv}
     python=${PALM_PYTHON:-python3}
