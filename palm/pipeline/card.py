@@ -50,6 +50,7 @@ With palm:
 
 ```python
 from palm.routing import Router
+
 router = Router.from_pretrained("THIS_FOLDER")
 router.route([{", ".join(["0.0"] * (len(portfolio.bases) - 1) + ["1.0"])}]).policy  # id of a folder below policies/
 ```

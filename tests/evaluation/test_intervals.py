@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from palm.evaluation import bootstrap_mean
+from palm.evaluation.intervals import Estimate
+
+
+def test_the_interval_is_that_of_a_plain_bootstrap():
+    values = np.random.default_rng(0).exponential(size=60)
+    found = bootstrap_mean(values, draws=4000, seed=1)
+    rng = np.random.default_rng(2)
+    means = [rng.choice(values, size=60).mean() for _ in range(4000)]
+    assert found.mean == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.02)
+    assert found.count == 60
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    found = [bootstrap_mean(rng.normal(1, 2, size=50), draws=400, seed=n) for n in range(400)]
+    assert 0.90 <= np.mean([one.low <= 1 <= one.high for one in found]) <= 0.98
+
+
+def test_a_lower_level_gives_a_narrower_interval():
+    values = np.random.default_rng(4).normal(size=100)
+    wide, narrow = bootstrap_mean(values), bootstrap_mean(values, level=0.5)
+    assert wide.low < narrow.low < narrow.mean < narrow.high < wide.high
+
+
+def test_one_unit_has_no_interval_and_equal_units_a_narrow_one():
+    assert bootstrap_mean(np.array([0.7])) == Estimate(0.7, 0.7, 0.7, 1)
+    constant = bootstrap_mean(np.full(9, 2.5))
+    assert (constant.low, constant.high) == (2.5, 2.5)
+
+
+def test_many_units_are_resampled_in_blocks_with_the_same_result(monkeypatch):
+    values = np.random.default_rng(5).normal(size=5_000)  # 2000 draws of 5000 units are more than one block
+    found = bootstrap_mean(values)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(5_000), rel=0.1)
+    assert bootstrap_mean(values) == found
+    assert bootstrap_mean(values, seed=1) != found
+
+
+def test_an_estimate_can_be_read_and_written():
+    estimate = Estimate(0.5, 0.25, 0.75, 3)
+    assert str(estimate) == "0.500 [0.250, 0.750]"
+    assert Estimate(**estimate.record()) == estimate
+
+
+@pytest.mark.parametrize("values", [[], [0.5, np.nan], [np.inf], [[1.0, 2.0]], 3.0])
+def test_what_has_no_mean_is_refused(values):
+    with pytest.raises(ValueError, match=r"values: expected finite numbers in the shape \(n,\), n at least 1, got"):
+        bootstrap_mean(np.array(values))

@@ -1,0 +1,47 @@
+"""palm.lm.training: TRL's options pass through, unknown ones are refused, and checkpoints are found when complete."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palm.lm.training import check_options, last_checkpoint, training_arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "DPOConfig",
+            {"learning_rat": 1},
+            r"^train\.dpo\.learning_rat: trl\.DPOConfig has no such option; did you mean 'learning_rate'\?$",
+        ),
+        ("SFTConfig", {"zzzzzz": 1}, r"^train\.dpo\.zzzzzz: trl\.SFTConfig has no such option$"),
+        ("SFTConfig", {"beta": 1}, r"^train\.dpo\.beta: trl\.SFTConfig has no such option"),
+        ("DPOConfig", {"seed": 1}, r"^train\.dpo\.seed: palm sets this itself; leave it out$"),
+        ("DPOConfig", {"remove_unused_columns": False}, "remove_unused_columns: palm sets this itself"),
+    ],
+)
+def test_unknown_options_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options(name, options, where="train.dpo")
+
+
+def test_options_win_over_defaults_and_reach_trl(tmp_path: Path) -> None:
+    check_options("DPOConfig", {"beta": 0.3, "max_steps": 7}, where="dpo")
+    arguments = training_arguments("DPOConfig", {"beta": 0.3, "logging_steps": 2, "learning_rate": 1e-4}, folder=tmp_path, seed=9)
+    assert (arguments.beta, arguments.logging_steps, arguments.learning_rate) == (0.3, 2, 1e-4)
+    assert (arguments.seed, arguments.data_seed, arguments.output_dir) == (9, 9, str(tmp_path))
+    defaults = training_arguments("SFTConfig", {}, folder=tmp_path, seed=0)
+    assert (defaults.gradient_checkpointing, defaults.logging_steps, str(defaults.save_strategy.value)) == (False, 5, "no")
+    assert defaults.report_to == []
+
+
+def test_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    assert last_checkpoint(tmp_path) is None, "none of them is complete"
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

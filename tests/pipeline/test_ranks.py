@@ -1,0 +1,68 @@
+"""A run shared by two processes, as torchrun starts them: what they split is what one process makes."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palm.artifacts import read_manifest
+from palm.lm.pretrain import train_from_scratch
+from palm.pipeline import STAGES
+from palm.policies.adapters import check_adapter
+from palm.portfolio import Portfolio
+from palm.ranks import alone, barrier, rank, ranks
+
+
+def _palm_on_two(*arguments: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "palm.cli"]
+    return subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Path) -> None:
+    """Embedding and scoring are taken away and come back bit for bit; members are trained on twice the batch, and measured."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    for name in ("embed", "score", "train"):
+        shutil.rmtree(folder / name)
+    done = _palm_on_two("run", tiny_run.config, f"output={folder}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("embed: turn every text into features") == 1, "one of the two speaks"
+    for name in ("data", "base", "embed", "fit", "sample", "score", "plan"):
+        made, alone_made = read_manifest(folder / name), read_manifest(tiny_run.folder / name)
+        assert made is not None
+        assert alone_made is not None
+        assert made.files == alone_made.files
+    for name in ("policy-0", "policy-1", "single-worst", "single-mean"):
+        check_adapter(folder / "train" / name)
+    assert Portfolio.from_pretrained(folder / "route" / "portfolio").certificate is not None
+    assert not list(folder.rglob(".writing-*"))
+    assert all(read_manifest(folder / stage.name) is not None for stage in STAGES)
+
+
+def test_model_from_scratch_is_refused_to_several_processes(tmp_path: Path) -> None:
+    """torch's own stand-in for a group of two: the refusal comes before anyone waits for the other."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        with pytest.raises(
+            ValueError, match="a model from scratch is trained by one process, this is one of 2; do `palm base` alone first"
+        ):
+            train_from_scratch([("a", "b")], tmp_path / "model", work=tmp_path / "work")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_work_alone_shares_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert (rank(), ranks()) == (1, 3)
+    with alone():
+        assert (rank(), ranks()) == (0, 1)
+        barrier()
+    assert (rank(), ranks()) == (1, 3)

@@ -1,0 +1,193 @@
+"""The whole pipeline, small: what it ends with, that it repeats bit for bit, and what a changed setting makes it do again."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palm.artifacts import read_manifest
+from palm.data.planted import basis_rewards, prompt_texts, write_response
+from palm.lm.load import load_language_model
+from palm.pipeline import STAGES, Pipeline, check, load_config
+from palm.policies.adapters import Members, check_adapter
+from palm.portfolio import Portfolio
+from palm.rewards.tensor import RewardTensor
+from palm.routing import Router
+
+NAMES = [stage.name for stage in STAGES]
+
+
+def _content(folder: Path) -> dict[str, str]:
+    """Digest of every stage's files, which are read again for it."""
+    manifests = {name: read_manifest(folder / name, verify=True) for name in NAMES}
+    return {name: manifest.content for name, manifest in manifests.items() if manifest is not None}
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+
+
+def test_run_ends_with_policies_certificate_routes_and_report(tiny_run: Any) -> None:
+    assert list(tiny_run.ran) == NAMES
+    served = tiny_run.folder / "route" / "portfolio"
+    portfolio = Portfolio.from_pretrained(served)
+    assert portfolio.ids == ("policy-0", "policy-1")
+    assert portfolio.base_model == "tiny-base"
+    assert portfolio.certificate is not None
+    assert 0 <= portfolio.certificate.captured_gain <= 1
+    assert portfolio.certificate.epsilon >= 0
+    for name in portfolio.ids:
+        check_adapter(served / "policies" / name)
+    assert "## Certificate" in (served / "README.md").read_text()
+    assert (tiny_run.folder / "report" / "index.html").stat().st_size > 0
+    assert not list(tiny_run.folder.rglob(".writing-*"))
+    assert not list(tiny_run.folder.glob(".*.partial"))
+
+
+def test_served_policies_generate_from_the_served_base(tiny_run: Any) -> None:
+    served = tiny_run.folder / "route" / "portfolio"
+    base = load_language_model(served / "base")
+    members = Members(base, {name: served / "policies" / name for name in ("policy-0", "policy-1")})
+    with members.policy("policy-1") as policy:
+        ids = policy.tokenizer("How do I bake a loaf of bread?\n", return_tensors="pt")
+        assert policy.model.generate(**ids, max_new_tokens=3).shape[1] > ids["input_ids"].shape[1]
+
+
+def test_every_user_is_routed_to_the_policy_that_is_best_for_their_weight(tiny_run: Any) -> None:
+    routes = json.loads((tiny_run.folder / "route" / "routes.json").read_text())
+    assert len(routes) == 24
+    assert sum(row["part"] == "unseen" for row in routes.values()) == 4
+    router = Router.from_pretrained(tiny_run.folder / "route" / "portfolio")
+    portfolio = router.portfolio
+    for row in routes.values():
+        weight = np.array(row["weight"])
+        utilities = {"reference": float(weight @ portfolio.reference)} | {
+            name: float(weight @ portfolio.value[index] - portfolio.cost[index]) for index, name in enumerate(portfolio.ids)
+        }
+        assert row["utility"] == pytest.approx(max(utilities.values()), abs=1e-5)
+        assert utilities[row["policy"]] == pytest.approx(row["utility"], abs=1e-5)
+
+
+def test_rewards_of_candidates_are_on_their_scale(tiny_run: Any) -> None:
+    for part, prompts in (("plan", 6), ("held_out", 4)):
+        tensor = RewardTensor.load(tiny_run.folder / "score" / f"{part}.safetensors")
+        assert tensor.rewards.shape == (prompts, 6, 2)
+        assert tensor.mask.all()
+        assert tensor.rewards.min() >= 0
+        assert tensor.rewards.max() <= 1
+
+
+def test_second_run_does_nothing(tiny_run: Any) -> None:
+    before = _times(tiny_run.folder)
+    assert Pipeline(STAGES, load_config(tiny_run.config)).run() == []
+    assert _times(tiny_run.folder) == before
+
+
+def test_two_fresh_runs_agree_in_every_stage(tiny_run: Any, tmp_path: Path) -> None:
+    np.random.seed(1)  # noqa: NPY002  (whatever the caller's generators stand at)
+    Pipeline(STAGES, load_config(tiny_run.config, [f"output={tmp_path / 'again'}"])).run()
+    assert _content(tmp_path / "again") == _content(tiny_run.folder)
+    assert list(_content(tmp_path / "again")) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("setting", "first"),
+    [
+        ("report.title=Another", "report"),
+        ("route.rule=nearest-l2", "route"),
+        ("measure.draws=30", "measure"),
+        ("train.dpo.max_steps=2", "train"),
+        ("features.batch_tokens=100", None),
+        ("plan.curve=1", "plan"),
+    ],
+)
+def test_changed_setting_reruns_its_stage_and_what_depends_on_it(
+    tiny_run: Any, tmp_path: Path, setting: str, first: str | None
+) -> None:
+    """From the plan on, every stage needs the one before it; a stage before the changed one keeps its files."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    before = _times(folder)
+    config = load_config(tiny_run.config, [f"output={folder}", setting])
+    expected = NAMES[NAMES.index(first) :] if first else []
+    assert Pipeline(STAGES, config).run() == expected
+    kept = {path for path in before if Path(path).relative_to(folder).parts[0] not in expected}
+    assert {path: time for path, time in _times(folder).items() if path in kept and path != str(folder)} == {
+        path: before[path] for path in kept
+    }
+
+
+def test_damaged_adapter_is_trained_again_and_nothing_else(tiny_run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    weights = folder / "train" / "policy-1" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    pipeline = Pipeline(STAGES, load_config(tiny_run.config, [f"output={folder}"]))
+    state = pipeline.state("train")
+    assert state.state == "damaged"
+    assert f"{weights}: changed or truncated since it was written" in state.detail
+    assert pipeline.run() == ["train"]
+    assert _content(folder) == _content(tiny_run.folder)
+
+
+SMALL = ["train.baselines=false", "train.dpo.max_steps=1", "measure.samples=2", "plan.curve=0", "data.shots=2"]
+
+
+def _run(tiny_run: Any, base_folder: Path, folder: Path, *settings: str) -> Path:
+    base = [f"base.model={base_folder}", f"output={folder / 'run'}"]
+    config = load_config(tiny_run.config, [*base, *SMALL, *settings])
+    check(config)
+    assert Pipeline(STAGES, config).run() == NAMES
+    return folder / "run"
+
+
+def test_responses_of_the_data_as_candidates(tiny_run: Any, base_folder: Path, tmp_path: Path) -> None:
+    """Six prompts with pools of 2 to 6 responses from a file; nothing is sampled, policies reweigh the pool."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, prompt in enumerate(prompt_texts()[::110]):
+        pool = list(dict.fromkeys(write_response(prompt, rng) for _ in range(number + 2)))[:6]
+        values = basis_rewards(pool, ("expert", "friend"))
+        for user in range(8):
+            for _ in range(2):
+                one, other = rng.choice(len(pool), size=2, replace=False)
+                better = values[one, user % 2] >= values[other, user % 2]
+                chosen, rejected = (one, other) if better else (other, one)
+                rows.append({"user": user, "prompt": prompt, "chosen": pool[chosen], "rejected": pool[rejected]})
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"data.source={source}", "candidates.source=pool", "candidates.held_out=2", "data.unseen=2"]
+    folder = _run(tiny_run, base_folder, tmp_path, *settings)
+    offered = {row[side] for row in rows for side in ("chosen", "rejected")}
+    texts = json.loads((folder / "measure" / "texts.json").read_text())
+    assert {text for row in texts.values() for responses in row for text in responses} <= offered
+    assert not (folder / "route" / "portfolio" / "base").exists(), "a base that exists elsewhere is not copied"
+
+
+def test_one_basis(tiny_run: Any, base_folder: Path, tmp_path: Path) -> None:
+    """K = 1: everyone has the same weight and one policy is enough, proven."""
+    folder = _run(tiny_run, base_folder, tmp_path, "data.planted.bases=1", "rewards.options={rank: 1}", "plan.size=null")
+    planned = Portfolio.from_pretrained(folder / "plan")
+    assert planned.weights.tolist() == [[1.0]]
+    routes = json.loads((folder / "route" / "routes.json").read_text())
+    assert {tuple(row["weight"]) for row in routes.values()} == {(1.0,)}
+
+
+def test_one_user(tiny_run: Any, base_folder: Path, tmp_path: Path) -> None:
+    folder = _run(tiny_run, base_folder, tmp_path, "data.planted.users=1", "data.planted.pairs_per_user=40", "data.unseen=0")
+    routes = json.loads((folder / "route" / "routes.json").read_text())
+    assert list(routes) == ["user-0000"]
+
+
+def test_given_rewards_instead_of_learnt_ones(tiny_run: Any, base_folder: Path, tmp_path: Path) -> None:
+    """With the planted rewards as given functions, the scores are those rewards, calibrated."""
+    functions = "features.functions=[palm.data.planted:expert, palm.data.planted:friend]"
+    folder = _run(tiny_run, base_folder, tmp_path, functions, "rewards.method=Given", "rewards.options={}", "rewards.compare=[]")
+    tensor = RewardTensor.load(folder / "score" / "plan.safetensors")
+    lines = [json.loads(line) for line in (folder / "sample" / "plan.jsonl").read_text().splitlines()]
+    raw = basis_rewards([response for line in lines for response in line["responses"]], ("expert", "friend"))
+    low, high = np.array(Portfolio.from_pretrained(folder / "plan").calibration).T
+    np.testing.assert_allclose(tensor.rewards.reshape(-1, 2), np.clip((raw - low) / (high - low), 0, 1), atol=1e-5)

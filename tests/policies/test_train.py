@@ -1,0 +1,294 @@
+"""palm.policies.train: soft labels lead to the planned policy, the loss is the documented one, and training can be repeated."""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from palm.lm.generate import sample_responses
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_logprobs
+from palm.policies.adapters import CONFIG, WEIGHTS, Members
+from palm.policies.train import TokenisedCandidates, TrainingOptions, tokenise_candidates, train_members
+from palm.progress import silent
+
+Load = Callable[[], LanguageModel]
+WEIGHT = np.array([0.7, 0.3])
+
+
+def _texts(task: Any) -> list[tuple[list[int], list[int]]]:
+    return [(p, r) for p, row in zip(task.candidates.prompts, task.candidates.responses, strict=True) for r in row]
+
+
+def _bytes(folder: Path) -> tuple[bytes, bytes]:
+    return (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
+
+
+def _pairs_of(values: np.ndarray) -> list[tuple[int, int]]:
+    return [(a, b) for a in range(len(values)) for b in range(a + 1, len(values))]
+
+
+def _loss(targets: list[np.ndarray], ratios: list[np.ndarray], emphasis: float) -> float:
+    """The documented loss, pair by pair: label sigmoid(t_a - t_b), logit r_a - r_b, shares that sum to 1 in each group."""
+    total = 0.0
+    for target, ratio in zip(targets, ratios, strict=True):
+        likely = np.exp(target - target.max())
+        likely /= likely.sum()
+        pairs = _pairs_of(target)
+        raw = np.array([likely[a] + likely[b] for a, b in pairs])
+        shares = (1 - emphasis) / len(pairs) + emphasis * raw / raw.sum()
+        for (a, b), share in zip(pairs, shares, strict=True):
+            label, logit = 1 / (1 + np.exp(-(target[a] - target[b]))), ratio[a] - ratio[b]
+            total += share * (label * np.log1p(np.exp(-logit)) + (1 - label) * np.log1p(np.exp(logit))) / len(targets)
+    return total
+
+
+@pytest.mark.parametrize("emphasis", [0.0, 0.5, 0.9])
+def test_loss_equals_an_independent_recount(task: Any, language_model: LanguageModel, tmp_path: Path, emphasis: float) -> None:
+    """The reference is shifted at random, so that at the first step log-ratios are those shifts and not zero."""
+    shift = np.random.default_rng(1).normal(0, 2, size=task.candidates.reference.shape)
+    shifted = TokenisedCandidates(task.candidates.prompts, task.candidates.responses, task.candidates.reference - shift)
+    logs = task.train(language_model, tmp_path, {"m": WEIGHT}, candidates=shifted, emphasis=emphasis, dpo={"max_steps": 1})
+    counts = [len(row) for row in task.candidates.responses]
+    targets = [task.rewards.rewards[p, :n] @ WEIGHT / 0.1 for p, n in enumerate(counts)]
+    expected = _loss(targets, [shift[p, :n] for p, n in enumerate(counts)], emphasis)
+    assert logs["m"]["losses"][0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert abs(expected - np.log(2)) > 0.1
+
+
+def test_accumulated_steps_have_the_loss_of_one_large_batch(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    whole = task.train(language_model, tmp_path / "a", {"m": WEIGHT}, dpo={"max_steps": 2})
+    parts = {"max_steps": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 3}
+    summed = task.train(language_model, tmp_path / "b", {"m": WEIGHT}, dpo=parts)
+    for one, other in zip(whole["m"]["losses"], summed["m"]["losses"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("emphasis", [0.0, 0.5])
+def test_log_ratios_reach_the_plan(task: Any, fresh_model: Load, tmp_path: Path, emphasis: float) -> None:
+    """At the optimum log pi/pi_ref = w.phi/kl + constant per prompt, and the loss is the labels' own entropy.
+
+    Emphasis changes the pairs' weights and so the entropy, not where the loss is least. The loss must end within 2 % of the
+    way from where it starts, log 2.
+    """
+    model = fresh_model()
+    steps = {"max_steps": 50, "learning_rate": 1.5e-2, "per_device_train_batch_size": 6}
+    logs = task.train(model, tmp_path, {"m": WEIGHT}, emphasis=emphasis, dpo=steps)
+    members = Members(model, {"m": tmp_path / "m"})
+    with members.policy("m") as policy:
+        logprobs = response_logprobs(policy, _texts(task))
+    mask = task.rewards.mask
+    ratio = np.zeros(mask.shape)
+    ratio[mask] = logprobs
+    ratio[mask] -= task.candidates.reference[mask]
+    target = task.rewards.rewards @ WEIGHT / 0.1
+    rows = [(ratio[p, mask[p]], target[p, mask[p]]) for p in range(len(mask))]
+    found = np.concatenate([r - r.mean() for r, _ in rows])
+    planned = np.concatenate([t - t.mean() for _, t in rows])
+    assert planned.std() > 0.5
+    assert np.corrcoef(found, planned)[0, 1] > 0.999
+    assert (found @ planned) / (planned @ planned) == pytest.approx(1, abs=0.03)
+    losses = [entry["loss"] for entry in logs["m"]["losses"]]
+    entropy = _loss([t for _, t in rows], [t for _, t in rows], emphasis)
+    assert losses[0] == pytest.approx(np.log(2), abs=1e-4)
+    assert entropy - 1e-4 < losses[-1] < entropy + 0.02 * (np.log(2) - entropy)
+
+
+def test_same_seed_gives_the_same_bytes_alone_or_beside_others(task: Any, fresh_model: Load, tmp_path: Path) -> None:
+    """Two members in one process equal each trained alone on a base loaded anew; another seed or weight does not."""
+    together = fresh_model()
+    task.train(together, tmp_path / "both", {"a": [1.0, 0.0], "b": [0.0, 1.0]}, seed=7)
+    torch.manual_seed(99)
+    for name, weight in (("b", [0.0, 1.0]), ("a", [1.0, 0.0])):
+        task.train(fresh_model(), tmp_path / f"alone-{name}", {name: weight}, seed=7)
+        assert _bytes(tmp_path / "both" / name) == _bytes(tmp_path / f"alone-{name}" / name)
+    assert _bytes(tmp_path / "both/a")[1] != _bytes(tmp_path / "both/b")[1]
+    task.train(together, tmp_path / "seed", {"a": [1.0, 0.0]}, seed=8)
+    assert _bytes(tmp_path / "both/a")[1] != _bytes(tmp_path / "seed/a")[1]
+
+
+def test_base_is_bit_for_bit_what_it_was(task: Any, fresh_model: Load, tmp_path: Path) -> None:
+    model = fresh_model()
+    before = {name: value.clone() for name, value in model.model.state_dict().items()}
+    modules = [type(module) for module in model.model.modules()]
+    expected = response_logprobs(model, _texts(task))
+    for labels in ("soft", "hard"):
+        task.train(model, tmp_path / labels, {"m": WEIGHT}, labels=labels)
+        after = model.model.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert [type(module) for module in model.model.modules()] == modules
+        assert "forward" not in vars(model.model), "no trainer's wrapper is left on it"
+        assert not any(parameter.requires_grad for parameter in model.model.parameters())
+        assert not model.model.training
+        np.testing.assert_array_equal(response_logprobs(model, _texts(task)), expected)
+
+
+def test_adapter_loads_in_plain_peft_with_the_same_numbers(task: Any, fresh_model: Load, base_folder: Path, tmp_path: Path) -> None:
+    model = fresh_model()
+    task.train(model, tmp_path, {"m": WEIGHT})
+    members = Members(model, {"m": tmp_path / "m"})
+    with members.policy("m") as policy:
+        in_palm = response_logprobs(policy, _texts(task))
+        generated = sample_responses(policy, task.prompts, count=2, max_new_tokens=5, seed=0)
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), tmp_path / "m").eval()
+    for (prompt, response), logprob in zip(_texts(task), in_palm, strict=True):
+        with torch.inference_mode():
+            logits = plain(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        found = logits.double().log_softmax(dim=1)[range(len(response)), response].sum().item()
+        assert found == pytest.approx(logprob, rel=1e-5)
+    loaded = LanguageModel(plain, model.tokenizer, "plain")
+    assert sample_responses(loaded, task.prompts, count=2, max_new_tokens=5, seed=0) == generated
+    assert np.abs(in_palm - task.candidates.reference[task.rewards.mask]).max() > 0.1
+
+
+def test_hard_labels_prefer_what_the_weight_prefers(task: Any, fresh_model: Load, tmp_path: Path) -> None:
+    """Each pair's margin grows, and the first loss is log 2: at the start policy and reference are one."""
+    model = fresh_model()
+    dpo = {"max_steps": 12, "per_device_train_batch_size": 8, "beta": 0.5}
+    logs = task.train(model, tmp_path, {"m": WEIGHT}, labels="hard", dpo=dpo)
+    assert logs["m"]["losses"][0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
+    members = Members(model, {"m": tmp_path / "m"})
+    with members.policy("m") as policy:
+        ratio = response_logprobs(policy, _texts(task)) - task.candidates.reference[task.rewards.mask]
+    utility = (task.rewards.rewards @ WEIGHT)[task.rewards.mask]
+    ends = np.cumsum([0, *(len(row) for row in task.candidates.responses)])
+    signs = [
+        (ratio[a] - ratio[b]) * (utility[a] - utility[b]) > 0
+        for start, end in pairwise(ends)
+        for a in range(start, end)
+        for b in range(a + 1, end)
+    ]
+    assert np.mean(signs) > 0.85
+
+
+def test_finished_members_are_not_trained_again(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """One member is whole, one has lost half of its weights, one its log, one was never there: only the first is kept."""
+    weights = {name: [number / 4, 1 - number / 4] for number, name in enumerate(("whole", "cut", "unlogged", "new"))}
+    first = task.train(language_model, tmp_path, {name: weights[name] for name in ("whole", "cut", "unlogged")})
+    expected = {name: _bytes(tmp_path / name) for name in first}
+    kept = (tmp_path / "whole" / WEIGHTS).stat().st_mtime_ns
+    (tmp_path / "cut" / WEIGHTS).write_bytes(expected["cut"][1][:100])
+    (tmp_path / "unlogged.log.json").unlink()
+    labels: list[str] = []
+
+    def track(label: str, total: int | None) -> Any:
+        labels.append(label)
+        return silent(label, total)
+
+    again = task.train(language_model, tmp_path, weights, track=track)
+    assert labels == ["training cut", "training unlogged", "training new"]
+    assert (tmp_path / "whole" / WEIGHTS).stat().st_mtime_ns == kept
+    assert {name: _bytes(tmp_path / name) for name in first} == expected
+    assert {name: again[name] for name in first} == first
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_killed_member_goes_on_from_its_checkpoint(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def track(label: str, total: int | None) -> Any:
+        class Bar:
+            done = 0
+
+            def __enter__(self) -> Any:
+                return self.advance
+
+            def __exit__(self, *_: object) -> None:
+                return None
+
+            def advance(self, count: int) -> None:
+                self.done += count
+                totals.append(total)
+                if kill and self.done == 4:
+                    raise Killed
+
+        return Bar()
+
+    totals: list[int | None] = []
+    dpo = {"max_steps": 6, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
+    task.train(language_model, tmp_path / "whole", {"m": WEIGHT}, dpo=dpo)
+    kill = True
+    with pytest.raises(Killed):
+        task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=track)
+    assert not any(parameter.requires_grad for parameter in language_model.model.parameters())
+    assert not (tmp_path / "again/m").exists()
+    kill = False
+    task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=track)
+    assert totals == [6] * 4 + [3] * 3, "after the kill only the three steps since the checkpoint are done again"
+    assert _bytes(tmp_path / "again/m") == _bytes(tmp_path / "whole/m")
+
+
+def test_every_candidate_is_learnt_from_whatever_the_groups_size(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """With groups of 2, three candidates must not become a pair and one left over.
+
+    One that is in no group would not matter to the loss; shifting any single one's reference must change it.
+    """
+    losses = set()
+    for shift in (None, 0, 1, 2):
+        reference = task.candidates.reference[:1, :3].copy()
+        if shift is not None:
+            reference[0, shift] += 3.0
+        candidates = TokenisedCandidates(task.candidates.prompts[:1], [task.candidates.responses[0][:3]], reference)
+        logs = task.train(
+            language_model, tmp_path / str(shift), {"m": WEIGHT}, candidates=candidates, group=2, dpo={"max_steps": 1}
+        )
+        losses.add(round(logs["m"]["losses"][0]["loss"], 6))
+    assert len(losses) == 4
+
+
+def test_reference_is_computed_once_and_taken_up(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    done: list[int] = []
+    again = tokenise_candidates(language_model, task.prompts, task.responses, tmp_path, max_length=96, advance=done.append)
+    expected = np.zeros(task.rewards.mask.shape)
+    expected[task.rewards.mask] = response_logprobs(language_model, _texts(task))
+    np.testing.assert_array_equal(again.reference, expected)
+    assert sum(done) == 15
+    tokenise_candidates(language_model, task.prompts, task.responses, tmp_path, max_length=96, advance=done.append)
+    assert sum(done) == 15
+    assert [len(row) for row in again.responses] == [5, 6, 4]
+    assert all(len(p) + len(r) <= 96 for p, r in _texts(task))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
+        ({"group": 1}, "group: expected at least 2, got 1"),
+        ({"emphasis": 1.0}, r"emphasis: expected a number from 0 to below 1, got 1\.0"),
+        ({"pairs_per_prompt": 0}, "pairs_per_prompt: expected at least 1, got 0"),
+        ({"max_length": 1}, "max_length: expected at least 2, got 1"),
+        ({"dpo": {"learning_rte": 1e-4}}, r"dpo\.learning_rte: trl\.DPOConfig has no such option; did you mean 'learning_rate'"),
+        (
+            {"dpo": {"beta": 0.1}},
+            r"dpo\.beta: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard",
+        ),
+        ({"dpo": {"loss_type": "ipo"}}, r"dpo\.loss_type: with soft labels"),
+        ({"lora": {"rnak": 8}}, r"lora\.rnak: peft\.LoraConfig has no such option"),
+    ],
+)
+def test_options_are_checked_before_any_work(task: Any, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_members(None, [], task.candidates, task.rewards, tmp_path, kl=0.1, base_model="b", options=TrainingOptions(**options))  # type: ignore[arg-type]
+
+
+def test_nothing_to_compare_is_said(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    single = TokenisedCandidates(task.candidates.prompts, [row[:1] for row in task.candidates.responses], task.candidates.reference)
+    with pytest.raises(ValueError, match="candidates: expected a prompt with two candidates to compare, found none"):
+        task.train(language_model, tmp_path, {"m": WEIGHT}, candidates=single)
+
+
+def test_log_holds_steps_weight_and_losses(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    logs = task.train(language_model, tmp_path, {"m": WEIGHT}, dpo={"max_steps": 3})
+    assert logs == {"m": json.loads((tmp_path / "m.log.json").read_text())}
+    assert logs["m"]["steps"] == 3
+    assert logs["m"]["weight"] == [0.7, 0.3]
+    assert [entry["step"] for entry in logs["m"]["losses"]] == [1, 2, 3]

@@ -1,0 +1,132 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from palm.portfolio import GibbsOracle, plan_curve, plan_portfolio
+
+
+def gap_on(oracle, portfolio, count=3000, delta=0.0):
+    weights = np.random.default_rng(5).dirichlet(np.full(oracle.bases, 0.7), size=count)
+    return ((oracle.optimum(weights) - delta) / portfolio.served(weights) - 1).max()
+
+
+@pytest.mark.parametrize("bases", [1, 2, 3, 4])
+@pytest.mark.parametrize("method", ["cut", "lazy"])
+@pytest.mark.parametrize("select", ["milp", "greedy"])
+def test_what_was_asked_for_is_reached_and_certified(random_tensor, bases, method, select):
+    oracle = GibbsOracle(random_tensor(1, bases), 0.2)
+    portfolio = plan_portfolio(oracle, epsilon=0.1, method=method, select=select)
+    assert portfolio.certificate.epsilon <= 0.1 + 1e-6
+    assert gap_on(oracle, portfolio) <= portfolio.certificate.epsilon + 1e-9
+    assert len(portfolio) >= portfolio.certificate.size_at_least
+    solution = oracle.solve(portfolio.weights)
+    np.testing.assert_allclose(portfolio.value, solution.value, atol=1e-12)
+    np.testing.assert_allclose(portfolio.cost, solution.cost, atol=1e-12)
+    assert portfolio.kl == 0.2
+    assert portfolio.solves >= len(portfolio)
+
+
+@pytest.mark.parametrize(("method", "delta"), [("grid", 0.2), ("uniform", 0.0), ("random", 0.0)])
+def test_fixed_weights_reach_what_their_pool_can(random_tensor, method, delta):
+    oracle = GibbsOracle(random_tensor(2, 3), 0.2)
+    few, many = (plan_portfolio(oracle, epsilon=0.1, delta=delta, method=method, weights=count) for count in (3, 100))
+    assert gap_on(oracle, many, delta=delta) <= many.certificate.epsilon + 1e-9
+    assert many.certificate.epsilon <= 0.1 + 1e-6
+    assert many.certificate.given_delta == delta
+    if method != "grid":  # three weights cannot reach it, and say so
+        assert few.certificate.epsilon > 0.1
+        assert few.solves == 3
+
+
+@pytest.mark.parametrize("method", ["cut", "lazy", "uniform"])
+def test_a_size_is_kept_to_and_more_policies_leave_a_smaller_gap(random_tensor, method):
+    oracle = GibbsOracle(random_tensor(3, 3), 0.05)
+    gaps = []
+    for size in (1, 2, 4):
+        portfolio = plan_portfolio(oracle, size=size, method=method, epsilon=0.05)
+        assert len(portfolio) <= size
+        assert gap_on(oracle, portfolio) <= portfolio.certificate.epsilon + 1e-9
+        gaps.append(portfolio.certificate.epsilon)
+    assert gaps[0] > gaps[1] > gaps[2]
+
+
+def test_one_policy_for_two_opposed_bases_is_the_compromise_known_by_hand(two_sided):
+    """By symmetry one policy can do no better than the reference at the worse vertex, which is free: nothing is gained."""
+    oracle, kl = two_sided(0.3), 0.3
+    at_vertex = kl * np.log((np.exp(1 / kl) + 1) / 2)
+    one = plan_portfolio(oracle, size=1)
+    assert one.certificate.epsilon == pytest.approx(at_vertex / 0.5 - 1)
+
+    # Two mirrored policies and the reference in between: every such pair, on a fine net of weights of the one half.
+    weights = np.column_stack([t := np.linspace(0.5, 1, 1001), 1 - t])
+    solution = oracle.solve(weights)
+    served = np.maximum(solution.value @ weights.T - solution.cost[:, None], 0.5)  # (policy, weight)
+    best = (oracle.optimum(weights) / served).max(axis=1).min() - 1
+    two = plan_portfolio(oracle, size=2).certificate
+    assert best * 0.99 <= two.epsilon <= best * 1.02
+
+
+def test_nothing_is_trained_where_the_reference_is_good_enough(random_tensor):
+    for oracle in (GibbsOracle(np.full((2, 3, 3), 0.4), 0.1), GibbsOracle(random_tensor(0, 3), 1e4)):
+        portfolio = plan_portfolio(oracle, epsilon=0.01)
+        assert len(portfolio) == 0
+        assert portfolio.value.shape == (0, 3)
+        assert portfolio.certificate.epsilon <= 0.01
+        assert portfolio.certificate.size_at_least == 0
+        assert portfolio.ids == ()
+
+
+def test_missing_candidates_are_left_out_of_the_plan(random_tensor):
+    rewards = random_tensor(4, 3)
+    mask = np.ones(rewards.shape[:2], dtype=bool)
+    mask[:, 4:] = False
+    first = plan_portfolio(GibbsOracle(rewards, 0.1, mask=mask), epsilon=0.05)
+    second = plan_portfolio(GibbsOracle(rewards[:, :4], 0.1), epsilon=0.05)
+    np.testing.assert_allclose(first.weights, second.weights, atol=1e-9)
+    assert first.certificate.epsilon == pytest.approx(second.certificate.epsilon, abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_seed_other_weights(random_tensor):
+    oracle = GibbsOracle(random_tensor(5, 3), 0.1)
+    first, again, other = (plan_portfolio(oracle, method="random", weights=30, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.weights, again.weights)
+    assert first.certificate.epsilon == again.certificate.epsilon
+    assert first.weights.shape != other.weights.shape or not np.allclose(first.weights, other.weights)
+
+
+def test_names_of_the_bases_travel_with_the_plan(two_sided):
+    assert plan_portfolio(two_sided(0.1), names=("kürze", "暖かさ")).bases == ("kürze", "暖かさ")
+    with pytest.raises(ValueError, match=r"bases: expected 2 names, got \['one'\]"):
+        plan_portfolio(two_sided(0.1), names=("one",))
+
+
+def test_the_curve_falls_with_every_policy(random_tensor):
+    oracle = GibbsOracle(random_tensor(6, 3), 0.05)
+    points = plan_curve(oracle, sizes=range(1, 5), effort=1e3)
+    assert [point.size for point in points] == [1, 2, 3, 4]
+    gaps = [point.portfolio.certificate.epsilon for point in points]
+    assert all(later <= earlier * (1 + 1e-6) for earlier, later in itertools.pairwise(gaps))
+    assert gaps[-1] < 0.5 * gaps[0]
+    assert all(len(point.portfolio) <= point.size for point in points)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon: expected a number of at least 0, got -0.1"),
+        ({"epsilon": np.inf}, "epsilon: expected a number of at least 0, got inf"),
+        ({"epsilon": True}, "epsilon: expected a number of at least 0, got True"),
+        ({"delta": np.nan}, "delta: expected a number of at least 0, got nan"),
+        ({"epsilon": 0.0}, "epsilon, delta: expected one of them to be positive, got 0 and 0"),
+        ({"size": 0}, "size: expected at least 1, got 0"),
+        ({"size": True}, "size: expected at least 1, got True"),
+        ({"method": "magic"}, "method: expected one of cut, lazy, grid, uniform, random, got 'magic'"),
+        ({"select": "best"}, "select: expected 'milp' or 'greedy', got 'best'"),
+        ({"weights": 0}, "weights: expected at least 1, got 0"),
+        ({"method": "grid"}, "delta: expected a positive number for method 'grid', got 0.0"),
+    ],
+)
+def test_bad_wishes_are_refused_by_name(two_sided, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plan_portfolio(two_sided(0.1), **arguments)

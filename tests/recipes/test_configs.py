@@ -1,0 +1,56 @@
+"""recipes/configs: every YAML loads, passes the pipeline's checks, and opens with the command that launches it."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from palm.pipeline import check, load_config
+
+ROOT = Path(__file__).parents[2]
+EVERY = sorted((ROOT / "recipes" / "configs").glob("*/*.yaml"))
+RUNS = [path for path in EVERY if path.parent.name != "accelerate"]
+ACCELERATE = [path for path in EVERY if path.parent.name == "accelerate"]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _commands(path: Path) -> list[list[str]]:
+    """The commands in the comment that opens a file, as words: its lines that name the file itself."""
+    comment = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# "))
+    return [shlex.split(line) for line in comment if _name(path) in line.split()]
+
+
+def test_there_are_recipes() -> None:
+    assert any(path.parent.name == "planted" for path in RUNS)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=_name)
+def test_opens_with_the_command_that_launches_it(path: Path) -> None:
+    """A line of the opening comment is that command, with this very file among its words."""
+    commands = _commands(path)
+    assert commands, f"expected a comment with the command that launches {_name(path)} at the top"
+    assert {words[0] for words in commands} <= {"palm", "accelerate", "torchrun", "python", "sbatch"}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=_name)
+def test_run_loads_and_passes_every_check(path: Path) -> None:
+    check(load_config(path))
+    for words in _commands(path):
+        settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
+        check(load_config(path, settings))
+
+
+@pytest.mark.parametrize("path", ACCELERATE, ids=_name)
+def test_accelerate_reads_it(path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(path))
+    assert config.compute_environment is not None
+    assert config.num_processes >= 1

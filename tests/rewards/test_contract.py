@@ -1,0 +1,276 @@
+"""What every method in METHODS promises; a new method is tested by being registered."""
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+
+from palm.artifacts import ArtifactError
+from palm.features.pairs import PairFeatures
+from palm.rewards import METHODS, RewardModel, load_reward_model
+from palm.rewards.base import GEOMETRIES
+
+LEARNING = sorted(set(METHODS) - {"Reference"})  # Reference fits nothing and looks at no features
+methods = pytest.mark.parametrize("method", sorted(METHODS))
+learning = pytest.mark.parametrize("method", LEARNING)
+
+
+@pytest.fixture(scope="module")
+def fitted(small):
+    """Name of a method -> its model of the small world; fitted once."""
+    models = {}
+
+    def fit(method):
+        if method not in models:
+            models[method] = METHODS[method]().fit(small.seen, seed=3)
+        return models[method]
+
+    return fit
+
+
+def turned(pairs):
+    return PairFeatures.from_items(pairs.user, pairs.items, pairs.rejected_row, pairs.chosen_row, scores=pairs.scores)
+
+
+def assert_same_model(first, second, pairs, **tolerance):
+    users = (first.infer(pairs), second.infer(pairs))
+    compare = np.testing.assert_allclose if tolerance else np.testing.assert_array_equal
+    compare(first.margin(pairs, users[0]), second.margin(pairs, users[1]), **tolerance)
+    compare(users[0].mean, users[1].mean, **tolerance)
+    compare(users[0].covariance, users[1].covariance, **tolerance)
+    if type(first).basis is not RewardModel.basis:
+        compare(first.basis(pairs.items), second.basis(pairs.items), **tolerance)
+
+
+@methods
+def test_hyper_parameters_go_to_the_constructor_and_data_and_seed_to_fit(method):
+    parameters = inspect.signature(METHODS[method]).parameters
+    assert not {"features", "pairs", "data", "seed"} & set(parameters)
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in parameters.values())
+    fit = inspect.signature(METHODS[method].fit).parameters
+    assert list(fit) == ["self", "features", "seed"]
+    assert fit["seed"].default == 0
+
+
+@methods
+def test_fitting_changes_neither_the_estimator_nor_the_pairs(method, small):
+    estimator, pairs = METHODS[method](), small.seen
+    before = repr(estimator), pairs.chosen.copy(), pairs.user.copy()
+    estimator.fit(pairs)
+    assert repr(estimator) == before[0]
+    np.testing.assert_array_equal(pairs.chosen, before[1])
+    np.testing.assert_array_equal(pairs.user, before[2])
+
+
+@methods
+def test_the_result_is_immutable_and_says_how_users_enter(method, fitted):
+    model = fitted(method)
+    assert isinstance(model, RewardModel)
+    assert model.geometry in GEOMETRIES
+    assert model.method == method
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        model.method = "other"
+
+
+@methods
+def test_the_margin_turns_its_sign_when_a_pair_is_turned(method, fitted, small):
+    model, pairs = fitted(method), small.seen
+    users = model.infer(pairs)
+    margin = model.margin(pairs, users)
+    assert margin.shape == (len(pairs),)
+    assert np.ptp(margin) > 0
+    np.testing.assert_allclose(model.margin(turned(pairs), users), -margin, atol=1e-9)
+    same = PairFeatures.from_items(pairs.user, pairs.items, pairs.chosen_row, pairs.chosen_row, scores=pairs.scores)
+    np.testing.assert_array_equal(model.margin(same, users), 0)
+
+
+@methods
+def test_the_model_agrees_with_the_pairs_it_saw_more_often_than_chance(method, fitted, small):
+    model = fitted(method)
+    assert (model.margin(small.seen, model.infer(small.seen)) > 0).mean() > 0.6
+
+
+@methods
+def test_basis_rewards_lie_between_0_and_1_and_grow_with_the_raw_ones(method, fitted, small):
+    model = fitted(method)
+    if type(model).basis is RewardModel.basis:
+        with pytest.raises(TypeError, match=f"{method}: has no basis rewards on features"):
+            model.basis(small.seen.items)
+        return
+    basis = model.basis(small.seen.items)
+    bases = model.infer(small.seen).mean.shape[1]
+    assert basis.shape == (len(small.seen.items), bases)
+    assert basis.min() >= 0
+    assert basis.max() <= 1
+    assert (np.ptp(basis, axis=0) > 0.5).all()
+    extreme = 1e3 * small.seen.items.rows(np.arange(5))
+    assert np.isin(np.round(model.basis(extreme), 12), [0, 1]).mean() > 0.9
+    assert model.basis(np.zeros((0, small.seen.width))).shape == (0, bases)
+
+
+@methods
+def test_inferred_weights_lie_on_the_simplex_with_covariances_that_are_ones(method, fitted, small):
+    users = fitted(method).infer(small.unseen_context)
+    bases = users.mean.shape[1]
+    assert users.ids.tolist() == sorted(set(small.unseen_context.user))
+    np.testing.assert_allclose(users.mean.sum(axis=1), 1, atol=1e-12)
+    assert users.mean.min() >= 0
+    assert users.covariance.shape == (len(users), bases, bases)
+    np.testing.assert_allclose(users.covariance, users.covariance.transpose(0, 2, 1), atol=1e-12)
+    assert np.linalg.eigvalsh(users.covariance).min() >= -1e-12
+    np.testing.assert_allclose(users.covariance.sum(axis=2), 0, atol=1e-9)  # weights stay on the simplex
+
+
+@methods
+def test_users_come_back_in_the_order_asked_for_and_unknown_ones_get_the_same(method, fitted, small):
+    model, context = fitted(method), small.unseen_context
+    wanted = np.array(["nobody", context.ids[1], "keiner-✓", context.ids[0]])
+    users = model.infer(context, ids=wanted)
+    plain = model.infer(context)
+    assert users.ids.tolist() == wanted.tolist()
+    np.testing.assert_allclose(users.mean[[1, 3]], plain.mean[[1, 0]], atol=1e-12)
+    np.testing.assert_array_equal(users.mean[0], users.mean[2])
+    nobody = context.select(np.array([], dtype=int))
+    np.testing.assert_allclose(model.infer(nobody, ids=wanted[:1]).mean[0], users.mean[0], atol=1e-12)
+    assert len(model.infer(nobody)) == 0
+
+
+@methods
+def test_one_pair_moves_a_user_towards_it_or_not_at_all(method, fitted, small):
+    model = fitted(method)
+    one = small.unseen_context.select(np.array([0]))
+    before = model.infer(one.select(np.array([], dtype=int)), ids=one.user)
+    after, against = model.infer(one), model.infer(turned(one))
+    margin = model.margin(one, before)[0]
+    assert model.margin(one, against)[0] - 1e-9 <= margin <= model.margin(one, after)[0] + 1e-9
+    if after.mean.shape[1] > 1:
+        spread = [np.trace(users.covariance[0]) for users in (before, after)]
+        assert spread[1] != spread[0]
+
+
+@methods
+def test_the_same_seed_gives_the_same_model(method, fitted, small):
+    assert_same_model(METHODS[method]().fit(small.seen, seed=3), fitted(method), small.seen)
+
+
+@methods
+def test_the_order_of_the_pairs_does_not_matter(method, fitted, small):
+    mixed = small.seen.select(np.random.default_rng(0).permutation(len(small.seen)))
+    assert_same_model(METHODS[method]().fit(mixed, seed=3), fitted(method), small.seen, rtol=2e-3, atol=2e-3)
+
+
+@methods
+def test_saving_and_loading_changes_no_bit(method, fitted, small, tmp_path):
+    model = fitted(method)
+    model.save_pretrained(tmp_path)
+    for loaded in (type(model).from_pretrained(tmp_path), load_reward_model(tmp_path)):
+        assert type(loaded) is type(model)
+        assert (loaded.method, loaded.geometry) == (model.method, model.geometry)
+        assert_same_model(model, loaded, small.seen)
+        assert (loaded.users is None) == (model.users is None)
+        if model.users is not None:
+            assert loaded.users.ids.tolist() == model.users.ids.tolist()
+            np.testing.assert_array_equal(loaded.users.mean, model.users.mean)
+            np.testing.assert_array_equal(loaded.users.covariance, model.users.covariance)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix not in (".json", ".safetensors")]  # never pickle
+
+
+@methods
+def test_users_with_any_name_survive_saving(method, small, tmp_path):
+    names = np.array(["用户", "e\u0301", "\u00e9", 'quote"\\', "a b", "🙂"])
+    renamed = PairFeatures.from_items(
+        names[small.seen.code], small.seen.items, small.seen.chosen_row, small.seen.rejected_row, scores=small.seen.scores
+    )
+    model = METHODS[method]().fit(renamed)
+    model.save_pretrained(tmp_path)
+    users = load_reward_model(tmp_path).users
+    assert users is None or users.ids.tolist() == sorted(names)
+    assert model.infer(renamed).ids.tolist() == sorted(names)
+
+
+@methods
+@pytest.mark.parametrize("pairs", ["one pair", "one user", "one pair each"])
+def test_little_data_gives_a_model_all_the_same(method, small, pairs):
+    seen = small.seen
+    rows = {
+        "one pair": [0],
+        "one user": np.flatnonzero(seen.user == seen.ids[0]),
+        "one pair each": np.unique(seen.user, return_index=True)[1],
+    }[pairs]
+    few = seen.select(np.asarray(rows))
+    model = METHODS[method]().fit(few)
+    users = model.infer(few)
+    assert np.isfinite(model.margin(few, users)).all()
+    assert np.isfinite(users.covariance).all()
+    assert (model.margin(few, users) > 0).mean() >= 0.5
+
+
+@learning
+def test_no_pairs_are_refused(method, small):
+    with pytest.raises(ValueError, match="features: expected at least one pair, got none"):
+        METHODS[method]().fit(small.seen.select(np.array([], dtype=int)))
+
+
+@learning
+def test_features_that_are_not_finite_are_refused(method, small):
+    items = small.seen.items.rows(np.arange(len(small.seen.items)))
+    items[7, 2] = np.nan
+    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
+    with pytest.raises(ValueError, match="features: expected finite numbers, row 7 has others"):
+        METHODS[method]().fit(bad)
+
+
+@learning
+def test_features_of_another_width_are_refused(method, fitted):
+    with pytest.raises(ValueError, match="features: expected 4 numbers per text as in the fit, got 5"):
+        fitted(method).basis(np.zeros((3, 5)))
+
+
+@learning
+def test_a_user_asked_for_twice_is_named(method, fitted, small):
+    with pytest.raises(ValueError, match="ids: expected every user once, got 'b' 2 times"):
+        fitted(method).infer(small.unseen_context, ids=np.array(["a", "b", "b"]))
+
+
+@methods
+def test_damaged_files_are_named(method, fitted, tmp_path):
+    fitted(method).save_pretrained(tmp_path)
+    for path in sorted(tmp_path.rglob("*")):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ArtifactError, match=path.name):
+            load_reward_model(tmp_path)
+        path.write_bytes(content)
+        path.unlink()
+        with pytest.raises(ArtifactError, match=f"{path.name}: no such file"):
+            load_reward_model(tmp_path)
+        path.write_bytes(content)
+    assert load_reward_model(tmp_path).method == method
+
+
+@methods
+def test_a_model_without_a_part_is_named(method, fitted, tmp_path):
+    fitted(method).save_pretrained(tmp_path)
+    record = (tmp_path / "reward.json").read_text()
+    (tmp_path / "reward.json").write_text(record.replace('"geometry"', '"geography"'))
+    with pytest.raises(ArtifactError, match=r"reward.json: expected a reward model of a known geometry, got None"):
+        load_reward_model(tmp_path)
+    (tmp_path / "reward.json").write_text(record.replace("palm.RewardModel/1", "palm.RewardModel/0"))
+    with pytest.raises(ArtifactError, match=r"reward.json: expected a palm.RewardModel/1"):
+        load_reward_model(tmp_path)
+    (tmp_path / "reward.json").write_text(record.replace('"details"', '"particulars"'))
+    if method != "Reference":
+        with pytest.raises(ArtifactError, match=r"reward\.json: not a complete reward model: KeyError.'details'"):
+            load_reward_model(tmp_path)
+
+
+@methods
+def test_users_without_a_weight_are_named_where_weights_matter(method, fitted, small):
+    model = fitted(method)
+    some = model.infer(small.seen.select(small.seen.user == small.seen.ids[0]))
+    if model.geometry == "none":
+        np.testing.assert_array_equal(model.margin(small.seen, some), model.margin(small.seen, model.infer(small.seen)))
+        return
+    with pytest.raises(ValueError, match=f"users: no weight for user '{small.seen.ids[1]}'; infer it from pairs first"):
+        model.margin(small.seen, some)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from palm.features.pairs import PairFeatures
+from palm.rewards.logistic import Standardised, choose_penalty, fit_directions, fit_population, inner_folds, log_loss
+
+
+@pytest.fixture
+def data(small):
+    return Standardised.of(small.seen)
+
+
+def test_columns_are_read_with_unit_variance(small, data):
+    items = small.seen.items.rows(np.arange(len(small.seen.items)))
+    np.testing.assert_allclose(data.scale, items.std(axis=0), rtol=1e-5)
+    directions = np.random.default_rng(0).normal(size=(4, 3))
+    expected = ((small.seen.chosen - small.seen.rejected) / items.std(axis=0)) @ directions
+    np.testing.assert_allclose(data.scores(directions), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_constant_columns_are_taken_out():
+    items = np.column_stack([np.arange(6.0), np.full(6, 4.0), 1e-9 * np.arange(6)])
+    pairs = PairFeatures.from_items(["a"] * 3, items, np.array([0, 1, 2]), np.array([3, 4, 5]))
+    data = Standardised.of(pairs)
+    assert np.isinf(data.scale).tolist() == [False, True, True]
+    np.testing.assert_allclose(data.scores(np.ones((3, 1)))[:, 0], -3 / np.arange(6).std(), rtol=1e-5)
+
+
+def test_the_gradient_is_the_transpose_of_the_scores(data):
+    rng = np.random.default_rng(1)
+    directions, per_pair = rng.normal(size=(4, 2)), rng.normal(size=(len(data.pairs), 2))
+    assert (data.scores(directions) * per_pair).sum() == pytest.approx((directions * data.gradient(per_pair)).sum(), rel=1e-4)
+
+
+def test_fitted_directions_cannot_be_improved_in_any_direction(small, data):
+    """The objective of the docstring, written down plainly, has no lower value nearby (it is convex, so none anywhere)."""
+    rng = np.random.default_rng(2)
+    weights = rng.dirichlet(np.ones(2), size=len(data.pairs.ids))[data.pairs.code]
+    centre = rng.normal(size=4)
+    difference = (small.seen.chosen - small.seen.rejected) / data.scale
+
+    def objective(v):
+        margin = (difference @ v * weights).sum(axis=1)
+        return log_loss(margin).sum() + 0.5 * 2.0 * ((v - centre[:, None]) ** 2).sum() + 0.5 * 3.0 * (v.mean(axis=1) ** 2).sum()
+
+    found, loss = fit_directions(
+        data, weights, np.zeros((4, 2)), penalty=2.0, centre=centre, centre_penalty=3.0, steps=500, tolerance=1e-12
+    )
+    assert loss == pytest.approx(log_loss((difference @ found * weights).sum(axis=1)).sum(), rel=1e-5)
+    for _ in range(50):
+        step = rng.normal(size=(4, 2))
+        assert objective(found) <= objective(found + 1e-2 * step / np.linalg.norm(step))
+
+
+def test_a_warm_start_ends_where_a_cold_one_does(data):
+    cold = fit_population(data, 1.0)
+    np.testing.assert_allclose(fit_population(data, 1.0, cold + 0.5), cold, atol=2e-3)
+
+
+def test_folds_keep_groups_together_and_are_of_about_equal_size(small):
+    fold = inner_folds(small.seen, 5, np.random.default_rng(0))
+    for group in np.unique(small.seen.group):
+        assert len(set(fold[small.seen.group == group])) == 1
+    groups = [len(set(small.seen.group[fold == number])) for number in range(5)]
+    assert max(groups) - min(groups) <= 1
+    assert set(fold) == set(range(5))
+
+
+def test_without_groups_a_texts_pairs_stay_together():
+    pairs = PairFeatures.from_items(["a"] * 6, np.eye(6), np.array([0, 0, 1, 1, 2, 2]), np.array([3, 4, 5, 3, 4, 5]))
+    fold = inner_folds(pairs, 5, np.random.default_rng(0))
+    assert fold[0] == fold[1] != fold[2] == fold[3] != fold[4] == fold[5]
+    assert fold.max() == 2
+
+
+def test_one_group_is_split_by_pairs_and_one_pair_not_at_all():
+    pairs = PairFeatures(["a"] * 4, np.eye(4), np.zeros((4, 4)), group=["g"] * 4)
+    assert sorted(inner_folds(pairs, 5, np.random.default_rng(0))) == [0, 1, 2, 3]
+    one = pairs.select(np.array([0]))
+    assert inner_folds(one, 5, np.random.default_rng(0)).tolist() == [0]
+    assert choose_penalty(Standardised.of(one)) == (100.0, {})
+
+
+def test_held_out_losses_are_those_of_a_plain_cross_validation(small, data):
+    penalty, losses = choose_penalty(data, seed=4)
+    fold = inner_folds(small.seen, 5, np.random.default_rng(4))
+    for name, loss in losses.items():
+        total = 0.0
+        for number in range(5):
+            direction = fit_population(data.select(fold != number), float(name))
+            total += log_loss(data.select(fold == number).scores(direction[:, None])[:, 0]).sum()
+        assert loss == pytest.approx(total / len(small.seen), rel=1e-2)
+    assert losses[str(penalty)] == min(losses.values())
+
+
+def test_log_loss_does_not_overflow():
+    np.testing.assert_allclose(log_loss(np.array([-1e4, -1.0, 0.0, 1e4])), [1e4, np.log1p(np.e), np.log(2), 0])
