@@ -45,13 +45,19 @@ class Measured:
         return bootstrap_mean(self.value @ weight - kl * self.kl, seed=seed)
 
 
-def from_samples(basis: np.ndarray, kl: np.ndarray, samples: int) -> Measured:
+def from_samples(basis: np.ndarray, kl: np.ndarray, samples: int, *, log_ratio: np.ndarray | None = None) -> Measured:
     """From text that a policy generated.
+
+    The nearer a policy is to the best one for some weight, the nearer w.phi is to kl x log-ratio plus a constant of the prompt. The
+    log-ratio less its conditional mean `kl` averages to nothing, so what a basis reward shares with it can be taken off without
+    bias: J_k is the mean of phi_k - c_k (log-ratio - kl), with c_k fitted on the other prompts.
 
     Args:
         basis: (P x samples, K) rewards of its responses, prompt after prompt.
         kl: (P x samples,) `palm.lm.logprobs.response_kl` of the same responses.
         samples: responses per prompt.
+        log_ratio: (P x samples,) also of `response_kl`; None for plain means, as it must be unless the responses were sampled at
+            temperature 1.
 
     Raises:
         ValueError: the numbers of rows do not fit.
@@ -61,7 +67,22 @@ def from_samples(basis: np.ndarray, kl: np.ndarray, samples: int) -> Measured:
     if len(basis) != len(kl):
         raise ValueError(f"basis: expected {len(kl)} rows, one per response, got {len(basis)}")
     prompts = len(kl) // samples
-    return Measured(basis.reshape(prompts, samples, -1).mean(axis=1), kl.reshape(prompts, samples).mean(axis=1))
+    value = basis.reshape(prompts, samples, -1).mean(axis=1)
+    if log_ratio is not None:
+        if log_ratio.shape != kl.shape:
+            raise ValueError(f"log_ratio: expected {len(kl)} rows as in kl, got {log_ratio.shape}")
+        value = value - _shared_with(basis.reshape(prompts, samples, -1), (log_ratio - kl).reshape(prompts, samples))
+    return Measured(value, kl.reshape(prompts, samples).mean(axis=1))
+
+
+def _shared_with(basis: np.ndarray, variate: np.ndarray) -> np.ndarray:
+    """(P, K) each prompt's mean of a (P, S) variate of mean 0, times the slopes of (P, S, K) rewards on it at the other prompts."""
+    within = variate - variate.mean(axis=1, keepdims=True)
+    products = np.einsum("ps,psk->pk", within, basis)
+    squares = (within**2).sum(axis=1)
+    others = squares.sum() - squares
+    slopes = (products.sum(axis=0) - products) / np.where(others > 0, others, np.inf)[:, None]
+    return slopes * variate.mean(axis=1)[:, None]
 
 
 def from_pool(tensor: RewardTensor, log_ratio: np.ndarray) -> Measured:

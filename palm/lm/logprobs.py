@@ -63,7 +63,7 @@ def response_kl(
     without_adapter: Callable[[], contextlib.AbstractContextManager[Any]],
     batch_tokens: int = 8192,
     advance: Callable[[int], object] | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """KL(policy || reference) along each response: the sum over its positions of the exact KL over the vocabulary.
 
     For responses sampled from the policy the mean of this estimates the KL divergence between the two distributions of
@@ -77,21 +77,25 @@ def response_kl(
         batch_tokens, advance: as in `response_logprobs`.
 
     Returns:
-        (n,) float64, at least 0, in nats.
+        kl: (n,) float64, at least 0, in nats.
+        log_ratio: (n,) float64, log policy - log reference of the response itself. Its difference from `kl` has mean 0 over
+            the policy's responses to any prompt, which makes it a control variate (`palm.evaluation.measure.from_samples`).
     """
     import torch
 
-    result = np.zeros(len(texts))
+    result, ratio = np.zeros(len(texts)), np.zeros(len(texts))
     for rows in _batches(language_model, texts, batch_tokens):
         batch = [texts[row] for row in rows]
-        logprobs, _, mask = _logprobs(language_model, batch)
+        logprobs, targets, mask = _logprobs(language_model, batch)
         with without_adapter():
             reference = _logprobs(language_model, batch)[0]
         kl = (logprobs.exp() * (logprobs - reference)).sum(dim=2)
         result[rows] = (kl * mask).sum(dim=1, dtype=torch.float64).cpu().numpy()
+        own = (logprobs - reference).gather(2, targets[:, :, None])[:, :, 0]
+        ratio[rows] = (own * mask).sum(dim=1, dtype=torch.float64).cpu().numpy()
         if advance is not None:
             advance(len(rows))
-    return np.maximum(result, 0.0)
+    return np.maximum(result, 0.0), ratio
 
 
 def _batches(language_model: LanguageModel, texts: Sequence[Encoded], batch_tokens: int) -> Iterator[np.ndarray]:

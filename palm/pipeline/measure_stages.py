@@ -118,9 +118,11 @@ def _measure_policies(
                 for prompt, row in zip(candidates.prompts, samples, strict=True)
                 for sample in row
             ]
-            kl = response_kl(policy, generated, without_adapter=members.without_adapter)
+            kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
             texts[name] = [[sample.text for sample in row] for row in samples]
-        measured[name] = from_samples(_score(context, name, candidates.prompts, texts[name]), kl, config.measure.samples)
+        basis = _score(context, name, candidates.prompts, texts[name])
+        ratio_at_1 = log_ratio if config.candidates.temperature == 1.0 else None
+        measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=ratio_at_1)
     members.close()
     return measured, texts
 
