@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         ArtifactError: the disk is full or the folder cannot be written; what was at `path` is unchanged.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

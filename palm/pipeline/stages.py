@@ -15,10 +15,10 @@ from palm.pipeline.data_stages import (
     uses_base,
 )
 from palm.pipeline.measure_stages import run_measure
-from palm.pipeline.plan_stages import check_rewards, run_fit, run_plan, run_sample, run_score
-from palm.pipeline.policy_stages import run_train, training_options
+from palm.pipeline.plan_stages import run_fit, run_plan, run_sample, run_score
+from palm.pipeline.policy_stages import run_train
 from palm.pipeline.result_stages import run_report, run_route
-from palm.pipeline.runner import PipelineError, Stage, section
+from palm.pipeline.runner import Stage, section
 
 
 def _data_settings(config: Config) -> dict[str, Any]:
@@ -135,26 +135,3 @@ STAGES = (
         run=run_report,
     ),
 )
-
-
-def check(config: Config) -> None:
-    """Look for what would fail a late stage before the first one starts.
-
-    Raises:
-        PipelineError, ValueError: an option is out of range, or something needed is not installed.
-    """
-    from palm.evaluation.report import check_plots
-    from palm.lm.training import check_options
-
-    check_rewards(config)
-    training_options(config).check()
-    check_options("SFTConfig", config.base.sft, where="base.sft")
-    if config.base.corpus not in ("data", PLANTED):
-        raise PipelineError(f"base.corpus: expected 'data' or 'planted', got {config.base.corpus!r}")
-    if config.candidates.source not in ("sample", "pool"):
-        raise PipelineError(f"candidates.source: expected 'sample' or 'pool', got {config.candidates.source!r}")
-    for name, value in (("candidates.per_prompt", config.candidates.per_prompt), ("measure.samples", config.measure.samples)):
-        if value < 1:
-            raise PipelineError(f"{name}: expected at least 1, got {value}")
-    if config.report.plots:
-        check_plots()

@@ -2,7 +2,8 @@
 
 Soft labels (the default): each response of a group is run once and compared with every other of its group by the DPO loss
 with label sigmoid((w.phi_a - w.phi_b) / kl) and logit log pi/pi_ref(a) - log pi/pi_ref(b). The loss is least where the
-log-ratio is w.phi / kl + constant: at the planned Gibbs policy, for any positive weights of the pairs. Hard labels: TRL's
+log-ratio is w.phi / kl + a constant of the group: at the planned Gibbs policy, for any positive weights of the pairs. A
+prompt's candidates are dealt into groups once; only through the model itself are groups compared. Hard labels: TRL's
 own DPO losses on pairs that say only which is better.
 
 What members share is made once: token ids, and the reference's log-probabilities of every candidate.

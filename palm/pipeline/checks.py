@@ -1,0 +1,106 @@
+"""What can be seen to be wrong before the first stage starts, so that no late stage fails for it."""
+
+import math
+from typing import Any
+
+from palm.pipeline.config import Config
+from palm.pipeline.data_stages import PLANTED, SCRATCH
+from palm.pipeline.plan_stages import POOL, check_rewards
+from palm.pipeline.policy_stages import training_options
+from palm.pipeline.runner import PipelineError
+
+
+def check(config: Config) -> None:
+    """Look for what would fail a late stage before the first one starts.
+
+    Raises:
+        PipelineError, ValueError: an option is out of range, or something needed is not installed.
+    """
+    from palm.evaluation.report import check_plots
+    from palm.lm.pretrain import check_architecture
+    from palm.lm.training import check_options
+
+    _check_choices(config)
+    _check_ranges(config)
+    check_rewards(config)
+    try:
+        training_options(config).check()
+    except ValueError as error:
+        raise PipelineError(f"train.{error}") from error
+    check_options("SFTConfig", config.base.sft, where="base.sft")
+    try:
+        check_architecture(config.base.architecture)
+    except ValueError as error:
+        raise PipelineError(f"base.{error}") from error
+    if config.report.plots:
+        check_plots()
+
+
+def _check_choices(config: Config) -> None:
+    from palm.features.encode import POOLINGS
+    from palm.portfolio.plan import METHODS
+    from palm.routing.router import RULES
+
+    dtypes = (None, "float32", "float16", "bfloat16", "auto")
+    choices: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("base.corpus", config.base.corpus, ("data", PLANTED)),
+        ("base.dtype", config.base.dtype, dtypes),
+        ("features.dtype", config.features.dtype, dtypes),
+        ("features.pooling", config.features.pooling, POOLINGS),
+        ("features.storage", config.features.storage, ("float32", "float16")),
+        ("candidates.source", config.candidates.source, ("sample", POOL)),
+        ("plan.method", config.plan.method, METHODS),
+        ("plan.select", config.plan.select, ("milp", "greedy")),
+        ("route.rule", config.route.rule, RULES),
+    ]
+    for name, value, known in choices:
+        if value not in known:
+            listed = ", ".join(repr(entry) for entry in known if entry is not None)
+            raise PipelineError(f"{name}: expected one of {listed}, got {value!r}")
+
+
+def _check_ranges(config: Config) -> None:
+    data, base, features, candidates = config.data, config.base, config.features, config.candidates
+    bounds: list[tuple[str, float | None, float]] = [
+        ("seed", config.seed, 0),
+        ("data.shots", data.shots, 0),
+        ("data.min_pairs", data.min_pairs, 1),
+        ("data.unseen", data.unseen, 0),
+        ("data.test", data.test, 0),
+        ("features.max_length", features.max_length, 2),
+        ("features.batch_tokens", features.batch_tokens, 1),
+        ("features.shard_size", features.shard_size, 1),
+        ("candidates.prompts", candidates.prompts, 1),
+        ("candidates.per_prompt", candidates.per_prompt, 1),
+        ("candidates.max_new_tokens", candidates.max_new_tokens, 1),
+        ("candidates.batch_size", candidates.batch_size, 1),
+        ("candidates.min_pool", candidates.min_pool, 1),
+        ("plan.epsilon", config.plan.epsilon, 0),
+        ("plan.delta", config.plan.delta, 0),
+        ("plan.size", config.plan.size, 1),
+        ("plan.curve", config.plan.curve, 0),
+        ("measure.samples", config.measure.samples, 1),
+        ("measure.draws", config.measure.draws, 1),
+        ("report.examples", config.report.examples, 0),
+    ]
+    if base.model == SCRATCH:
+        bounds += [
+            ("base.texts", base.texts, 1),
+            ("base.vocabulary", base.vocabulary, 260),
+            ("base.max_length", base.max_length, 2),
+        ]
+    for name, value, least in bounds:
+        if value is not None and not value >= least:
+            raise PipelineError(f"{name}: expected at least {least}, got {value}")
+    for name, value in (("plan.kl", config.plan.kl), ("candidates.temperature", candidates.temperature)):
+        if not value > 0:
+            raise PipelineError(f"{name}: expected a positive number, got {value}")
+    for name, value in (("data.unseen", data.unseen), ("candidates.held_out", candidates.held_out)):
+        if isinstance(value, float) and not math.isclose(value, 0) and not value < 1:
+            raise PipelineError(f"{name}: expected a share below 1 or a whole number, got {value}")
+    if not data.test < 1:
+        raise PipelineError(f"data.test: expected a share below 1, got {data.test}")
+    if not candidates.held_out > 0:
+        raise PipelineError(f"candidates.held_out: expected some prompts to certify and measure on, got {candidates.held_out}")
+    if config.plan.size is None and not config.plan.epsilon + config.plan.delta > 0:
+        raise PipelineError("plan.epsilon, plan.delta: expected one of them to be positive, or plan.size, got 0 and 0")

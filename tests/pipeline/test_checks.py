@@ -1,0 +1,58 @@
+"""What is wrong with a configuration is said before the first stage starts, by key."""
+
+from pathlib import Path
+
+import pytest
+
+from palm.pipeline import check, load_config
+
+CASES = {
+    "seed=-1": "seed: expected at least 0, got -1",
+    "data.unseen=1.5": r"data.unseen: expected a share below 1 or a whole number, got 1.5",
+    "data.shots=-1": "data.shots: expected at least 0, got -1",
+    "data.test=1.0": "data.test: expected a share below 1, got 1.0",
+    "base.corpus=web": "base.corpus: expected one of 'data', 'planted', got 'web'",
+    "base.dtype=float8": "base.dtype: expected one of 'float32', .* got 'float8'",
+    "base.vocabulary=20": "base.vocabulary: expected at least 260, got 20",
+    "base.texts=0": "base.texts: expected at least 1, got 0",
+    "base.architecture={hidden: 32}": r"base.architecture.hidden: transformers.LlamaConfig has no such option",
+    "base.sft={epochs: 2}": "base.sft.epochs: trl.SFTConfig has no such option",
+    "features.pooling=first": "features.pooling: expected one of 'last', 'mean', 'mean\\+last', got 'first'",
+    "features.storage=int8": "features.storage: expected one of 'float32', 'float16', got 'int8'",
+    "features.shard_size=0": "features.shard_size: expected at least 1, got 0",
+    "rewards.method=BradleyTerry": "rewards.method: expected a method with weights on the simplex",
+    "rewards.compare=[VPN]": "rewards.method, rewards.compare: expected names out of .* got 'VPN'",
+    "rewards.options={rank: 2, depth: 3}": "rewards.options: .*depth",
+    "candidates.source=web": "candidates.source: expected one of 'sample', 'pool', got 'web'",
+    "candidates.temperature=0": "candidates.temperature: expected a positive number, got 0",
+    "candidates.held_out=0": "candidates.held_out: expected some prompts to certify and measure on, got 0",
+    "candidates.held_out=1.5": "candidates.held_out: expected a share below 1 or a whole number, got 1.5",
+    "candidates.per_prompt=0": "candidates.per_prompt: expected at least 1, got 0",
+    "plan.kl=0": "plan.kl: expected a positive number, got 0",
+    "plan.method=guess": "plan.method: expected one of 'cut', .* got 'guess'",
+    "plan.size=0": "plan.size: expected at least 1, got 0",
+    "plan.epsilon=-0.1": "plan.epsilon: expected at least 0, got -0.1",
+    "plan.curve=-1": "plan.curve: expected at least 0, got -1",
+    "train.labels=fuzzy": "train.labels: expected 'soft' or 'hard', got 'fuzzy'",
+    "train.group=1": "train.group: expected at least 2, got 1",
+    "train.dpo={beta: 0.1}": "train.dpo.beta: with soft labels the loss is fixed by the plan's kl",
+    "train.lora={r: 12}": "train.lora.r: expected one of 8, 16, 32, 64 .* got 12",
+    "measure.draws=0": "measure.draws: expected at least 1, got 0",
+    "route.rule=random": "route.rule: expected one of 'expected', 'nearest-l1', 'nearest-l2', got 'random'",
+    "report.examples=-1": "report.examples: expected at least 0, got -1",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), CASES.items(), ids=list(CASES))
+def test_refused_before_the_first_stage(setting: str, message: str, tiny_config: Path) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        check(load_config(tiny_config, [setting]))
+
+
+def test_no_gap_and_no_size(tiny_config: Path) -> None:
+    with pytest.raises(RuntimeError, match="plan.epsilon, plan.delta: expected one of them to be positive, or plan.size"):
+        check(load_config(tiny_config, ["plan.size=null", "plan.epsilon=0"]))
+
+
+def test_what_is_right_passes(tiny_config: Path) -> None:
+    assert check(load_config(tiny_config)) is None
