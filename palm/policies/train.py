@@ -33,6 +33,8 @@ from palm.seeds import derive_seed, isolated_rng
 
 logger = logging.getLogger(__name__)
 
+_PER_BUCKET = 8  # responses of similar length that go through the model together
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -232,15 +234,20 @@ def _train(
     defaults = {"learning_rate": 1e-4, "weight_decay": 0.0, "lr_scheduler_type": "cosine", "max_length": options.max_length}
     if not soft:
         defaults["precompute_ref_log_probs"] = True  # they are in the rows already
+    arguments = training_arguments(
+        "DPOConfig", {**defaults, **options.dpo}, folder=folder / f".writing-work-{member.id}", seed=seed
+    )
+    buckets = max(1, round(arguments.per_device_train_batch_size * options.group / _PER_BUCKET))
+    collator = GroupCollator(language_model.tokenizer.pad_token_id, options.emphasis, buckets=buckets)
     base, work, saved = language_model.model, folder / f".writing-work-{member.id}", folder / f".writing-saved-{member.id}"
     with isolated_rng(seed):
         trainer = (GroupDPOTrainer if soft else PreparedDPOTrainer)(
             model=base,
-            args=training_arguments("DPOConfig", {**defaults, **options.dpo}, folder=work, seed=seed),
+            args=arguments,
             train_dataset=rows,
             processing_class=language_model.tokenizer,
             peft_config=lora_config(options.lora),
-            data_collator=GroupCollator(language_model.tokenizer.pad_token_id, options.emphasis) if soft else None,
+            data_collator=collator if soft else None,
         )
         quieten(trainer, f"training {member.id}", track)
         try:

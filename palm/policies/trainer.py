@@ -12,8 +12,6 @@ import torch
 from datasets import Dataset
 from trl import DPOTrainer
 
-BUCKETS = 4
-
 
 class PreparedDPOTrainer(DPOTrainer):
     """DPO on rows that hold prompt_ids, chosen_ids, rejected_ids, ref_chosen_logps and ref_rejected_logps."""
@@ -28,14 +26,15 @@ class PreparedDPOTrainer(DPOTrainer):
 class GroupCollator:
     """Groups of responses to tensors: all responses of the batch sorted by length into buckets, each padded by itself.
 
-    The number of buckets does not depend on the batch, so every rank runs as many forward passes. Sorting into buckets
-    saves most of the padding: at 1M parameters on CPU it halves the time of a step.
+    The number of buckets does not depend on the batch, so every rank runs as many forward passes. Sorting into buckets saves most of
+    the padding: at 1M parameters on two CPU cores, buckets of eight take two thirds of the time that one takes.
     """
 
-    def __init__(self, pad_token_id: int, emphasis: float) -> None:
+    def __init__(self, pad_token_id: int, emphasis: float, *, buckets: int) -> None:
         """Keep what padding needs; `emphasis` as in `TrainingOptions`."""
         self.pad_token_id = pad_token_id
         self.emphasis = emphasis
+        self.buckets = buckets
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Tensors of a batch of groups.
@@ -49,7 +48,7 @@ class GroupCollator:
         lengths = [len(prompt) + len(response) for prompt, response in texts]
         order = np.argsort(lengths, kind="stable")
         batch: dict[str, Any] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for bucket in np.array_split(order, min(BUCKETS, len(order))):
+        for bucket in np.array_split(order, min(self.buckets, len(order))):
             width = max(lengths[index] for index in bucket)
             ids = torch.full((len(bucket), width), self.pad_token_id)
             attended = torch.zeros((len(bucket), width), dtype=torch.long)
