@@ -26,8 +26,8 @@ class PreparedDPOTrainer(DPOTrainer):
 class GroupCollator:
     """Groups of responses to tensors: all responses of the batch sorted by length into buckets, each padded by itself.
 
-    The number of buckets does not depend on the batch, so every rank runs as many forward passes. Sorting into buckets saves most of
-    the padding: at 1M parameters on two CPU cores, buckets of eight take two thirds of the time that one takes.
+    The number of buckets does not depend on the batch, so every rank runs as many forward passes. Sorting into buckets
+    saves most of the padding: at 1M parameters on CPU it halves the time of a step of 32 responses.
     """
 
     def __init__(self, pad_token_id: int, emphasis: float, *, buckets: int) -> None:

@@ -50,7 +50,7 @@ def test_refused_before_the_first_stage(setting: str, message: str, tiny_config:
 
 
 def test_no_gap_and_no_size(tiny_config: Path) -> None:
-    with pytest.raises(RuntimeError, match="plan.epsilon, plan.delta: expected one of them to be positive, or plan.size"):
+    with pytest.raises(RuntimeError, match=r"plan.epsilon, plan.delta: expected one of them to be positive, or plan.size"):
         check(load_config(tiny_config, ["plan.size=null", "plan.epsilon=0"]))
 
 
