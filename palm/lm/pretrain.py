@@ -109,10 +109,9 @@ def train_from_scratch(
     Raises:
         ValueError: `texts` is empty, a size is out of range, an option is unknown, or several processes do this together.
     """
-    import torch
     import transformers
     from datasets import Dataset
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
     from trl import SFTTrainer
 
     from palm.lm.training import last_checkpoint, quieten, training_arguments
@@ -120,11 +119,7 @@ def train_from_scratch(
     if not texts:
         raise ValueError("texts: expected at least one text to train on, got none")
     check_architecture(architecture or {})
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        raise ValueError(  # its trainer would wait for ranks that do not train
-            f"model: a model from scratch is trained by one process, this is one of {torch.distributed.get_world_size()}; "
-            "do `palm base` alone first"
-        )
+    _check_alone()
     tokenizer = train_tokenizer((part for text in texts for part in map(_plain, text)), vocabulary)
     encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in texts]
     rows = Dataset.from_dict(
@@ -133,22 +128,7 @@ def train_from_scratch(
             "completion_mask": [[0] * len(prompt) + [1] * len(response) for prompt, response in encoded],
         }
     )
-    config = LlamaConfig(
-        **{
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": max_length,
-            "tie_word_embeddings": True,
-            **dict(architecture or {}),
-            "vocab_size": len(tokenizer),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
-    )
+    config = _llama_config(tokenizer, architecture or {}, max_length)
     with isolated_rng(seed):
         model = LlamaForCausalLM(config)
         arguments = training_arguments(
@@ -181,6 +161,38 @@ def train_from_scratch(
         "tokens": float(sum(len(prompt) + len(response) for prompt, response in encoded)),
         "loss": sum(tail) / len(tail) if tail else float("nan"),
     }
+
+
+def _check_alone() -> None:
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        raise ValueError(  # its trainer would wait for ranks that do not train
+            f"model: a model from scratch is trained by one process, this is one of {torch.distributed.get_world_size()}; "
+            "do `palm base` alone first"
+        )
+
+
+def _llama_config(tokenizer: Any, architecture: Mapping[str, Any], max_length: int) -> Any:
+    """Four layers of width 128 unless told otherwise: about a million parameters."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        **{
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": max_length,
+            "tie_word_embeddings": True,
+            **architecture,
+            "vocab_size": len(tokenizer),
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+    )
 
 
 def _plain(text: Text) -> str:

@@ -41,7 +41,7 @@ def _check_choices(config: Config) -> None:
     from palm.portfolio.plan import METHODS
     from palm.routing.router import RULES
 
-    dtypes = (None, "float32", "float16", "bfloat16", "auto")
+    dtypes = (None, "float32", "float16", "bfloat16")
     choices: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("base.corpus", config.base.corpus, ("data", PLANTED)),
         ("base.dtype", config.base.dtype, dtypes),

@@ -41,7 +41,7 @@ def test_opens_with_the_command_that_launches_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RUNS, ids=_name)
 def test_run_loads_and_passes_every_check(path: Path) -> None:
-    check(load_config(path))
+    assert check(load_config(path)) is None
     for words in _commands(path):
         settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
         check(load_config(path, settings))
