@@ -25,7 +25,7 @@ class Solution:
     Attributes:
         value: (M, K) float; J of the policy that is optimal for each weight.
         cost: (M,) float; its KL cost, kl times its KL divergence from the reference.
-        optimum: (M,) float; upper bound on OPT(w) over the policy class: w.value - cost for an exact oracle.
+        optimum: (M,) float; w.value - cost, what that policy reaches: OPT(w) over the policy class is at most the oracle's slack more.
     """
 
     value: np.ndarray
@@ -74,7 +74,7 @@ class Oracle(Protocol):
         """Value, cost and optimum at (M, K) weights."""
 
     def optimum(self, weights: np.ndarray) -> np.ndarray:
-        """(M,) upper bounds on OPT at (M, K) weights; may be cheaper than `solve`."""
+        """(M,) what `solve` gives as optimum at (M, K) weights; may be cheaper."""
 
 
 class GibbsOracle:
