@@ -25,7 +25,7 @@ class Solution:
     Attributes:
         value: (M, K) float; J of the policy that is optimal for each weight.
         cost: (M,) float; its KL cost, kl times its KL divergence from the reference.
-        optimum: (M,) float; w.value - cost, what that policy reaches: OPT(w) over the policy class is at most the oracle's slack more.
+        optimum: (M,) float; w.value - cost, what that policy reaches; OPT(w) is at most the oracle's slack more.
     """
 
     value: np.ndarray
