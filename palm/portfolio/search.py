@@ -258,7 +258,17 @@ def fixed_size_search(
             break
         tests = tests.joined(corners[worst], optimum[worst])
         pool = pool.joined(oracle, corners[worst]) if grow else pool
-    return pool, best[1]
+    return pool, _needed(oracle, pool, best[1], best[0])
+
+
+def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> np.ndarray:
+    """The chosen policies without those that the gap does not need: bases that agree, say, need no second policy."""
+    for policy in chosen[::-1]:
+        others = chosen[chosen != policy]
+        _, optimum, served = _at_corners(oracle, pool, others)
+        if _ratio(optimum, served).max() <= epsilon + _ROUNDING:
+            chosen = others
+    return chosen
 
 
 def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

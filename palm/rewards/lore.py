@@ -23,6 +23,9 @@ from palm.threads import one_scipy_thread
 logger = logging.getLogger(__name__)
 
 
+_FOLDS = 3  # of five that are held out in turn to choose the personal penalty
+
+
 @dataclass(frozen=True)
 class LoRe:
     """Estimator of shared bases and users' weights.
@@ -80,23 +83,36 @@ class LoRe:
         if self.rank == 1 or len(data.pairs.ids) < 2:
             return np.inf, {}
         fold = inner_folds(data.pairs, 5, np.random.default_rng(seed))
-        train, test = data.select(fold != 0), data.select(fold == 0)
-        if len(train.pairs) == 0 or len(test.pairs) == 0:
+        parts = [(data.select(fold != number), data.select(fold == number)) for number in range(min(_FOLDS, int(fold.max()) + 1))]
+        parts = [(train, test) for train, test in parts if len(train.pairs) and len(test.pairs)]
+        if not parts:
             return np.inf, {}
-        population = fit_population(train, penalty)
-        losses = {"inf": float(log_loss(test.scores(population[:, None])[:, 0]).mean())}
-        for personal in sorted(self.personal_penalties, reverse=True):
-            directions = self._alternate(train, population, personal, seed)
-            scores = train.scores(directions)
-            prior = learn_population(scores, train.pairs.code, len(train.pairs.ids), concentration=self.concentration)[0]
-            code = np.searchsorted(train.pairs.ids, test.pairs.user)
-            known = np.minimum(code, len(train.pairs.ids) - 1)
-            fitted = infer_weights(scores, train.pairs.code, len(train.pairs.ids), prior)[0]
-            weights = np.where((train.pairs.ids[known] == test.pairs.user)[:, None], fitted[known], prior.mean)
-            losses[str(personal)] = float(log_loss((test.scores(directions) * weights).sum(axis=1)).mean())
-            if losses[str(personal)] > min(losses.values()) * 1.02:
-                break  # well past the minimum
+        populations = [fit_population(train, penalty) for train, _ in parts]
+        held_out = sum(len(test.pairs) for _, test in parts)
+        losses: dict[str, float] = {}
+        rising = 0
+        for personal in (np.inf, *sorted(self.personal_penalties, reverse=True)):
+            total = sum(
+                self._held_out_loss(train, test, population, personal, seed)
+                for (train, test), population in zip(parts, populations, strict=True)
+            )
+            rising = 0 if total / held_out < min(losses.values(), default=np.inf) else rising + 1
+            losses[str(personal)] = total / held_out
+            if rising == 3:
+                break
         return float(min(losses, key=lambda name: losses[name])), losses
+
+    def _held_out_loss(self, train: Standardised, test: Standardised, population: np.ndarray, personal: float, seed: int) -> float:
+        """Log-loss, summed over test pairs, of bases and weights that the training pairs give."""
+        if not np.isfinite(personal):
+            return float(log_loss(test.scores(population[:, None])[:, 0]).sum())
+        directions = self._alternate(train, population, personal, seed)
+        scores = train.scores(directions)
+        prior = learn_population(scores, train.pairs.code, len(train.pairs.ids), concentration=self.concentration)[0]
+        known = np.minimum(np.searchsorted(train.pairs.ids, test.pairs.user), len(train.pairs.ids) - 1)
+        fitted = infer_weights(scores, train.pairs.code, len(train.pairs.ids), prior)[0]
+        weights = np.where((train.pairs.ids[known] == test.pairs.user)[:, None], fitted[known], prior.mean)
+        return float(log_loss((test.scores(directions) * weights).sum(axis=1)).sum())
 
     def _alternate(self, data: Standardised, population: np.ndarray, personal: float, seed: int) -> np.ndarray:
         """(d, K) bases for one personal penalty, from the best of several beginnings."""

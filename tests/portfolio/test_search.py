@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, certify
+from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.search import Pool, cut_search, fixed_size_search, lazy_search, served_by, solve_all, swap_search
 from palm.portfolio.select import Effort
@@ -145,3 +145,11 @@ def test_progress_is_told_every_round(random_tensor):
     assert any("corners open" in line for line in lines)
     assert any("epsilon at most" in line for line in lines)
     assert any("size 2: epsilon" in line for line in lines)
+
+
+def test_bases_that_agree_need_one_policy() -> None:
+    """K copies of one reward: whatever the size asked for, a second policy would change nothing."""
+    rewards = np.repeat(np.random.default_rng(0).uniform(size=(6, 8, 1)), 3, axis=2)
+    _, chosen = fixed_size_search(GibbsOracle(rewards, 0.1), size=3)
+    assert len(chosen) == 1
+    assert certify(plan_portfolio(GibbsOracle(rewards, 0.1), size=3), GibbsOracle(rewards, 0.1)).epsilon < 1e-9
