@@ -115,6 +115,8 @@ def route(
     `palm route CONFIG.yaml` assembles the portfolio to serve and routes every user. `palm route FOLDER --weight 0.2,0.3,0.5`
     prints the policy for that weight, its utility and a bound on its regret.
     """
+    if not weight and target.is_dir():
+        raise ValueError(f"--weight: expected a weight to route with the portfolio in {target}, such as 0.2,0.3,0.5; got none")
     if not weight:
         _stage_command("route", "")(target, settings)
         return
@@ -196,12 +198,15 @@ def main() -> None:
 def _guarded(work: Callable[[], None]) -> None:
     """Expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
     _quiet()
+    from safetensors import SafetensorError
+
     from palm.artifacts import ArtifactError
     from palm.pipeline.runner import PipelineError
 
+    sys.path.insert(0, str(Path.cwd()))  # reward functions beside the configuration, as `python -m` would find them
     try:
         work()
-    except (ValueError, OSError, ArtifactError, PipelineError) as error:
+    except (ValueError, OSError, SafetensorError, ArtifactError, PipelineError) as error:
         if os.environ.get("PALM_DEBUG"):
             raise
         typer.echo(f"palm: {' '.join(str(error).split())}", err=True)  # other libraries' messages have several lines

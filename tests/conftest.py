@@ -54,7 +54,7 @@ base:
 features: {{pooling: mean+last, max_length: 128, shard_size: 128}}
 rewards:
   method: LoRe
-  options: {{rank: 2}}
+  options: {{rank: 2, personal_penalty: 30.0}}
 candidates: {{prompts: 6, held_out: 4, per_prompt: 6, max_new_tokens: 24, batch_size: 12}}
 plan: {{kl: 0.1, size: 2, curve: 2}}
 train:

@@ -127,7 +127,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     try:
                         yield number, json.loads(line)
-                    except json.JSONDecodeError as error:
+                    except (json.JSONDecodeError, RecursionError) as error:
                         raise PairError(f"{path}, row {number}: expected one JSON object a line: {error}") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise PairError(f"{path}: the file is truncated or no gzip file, after row {number}: {error}") from error

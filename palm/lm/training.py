@@ -23,7 +23,7 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
     """
     import trl
 
-    fields = {field.name for field in dataclasses.fields(getattr(trl, name)) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(getattr(trl, name)) if field.init}
     own = {"output_dir", "seed", "data_seed", "disable_tqdm", "remove_unused_columns"}
     for option in options:
         if option in own:
@@ -32,6 +32,9 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
             close = get_close_matches(option, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{where}.{option}: trl.{name} has no such option{hint}")
+        numeric = isinstance(fields[option].default, int | float) and not isinstance(fields[option].default, bool)
+        if numeric and fields[option].type in (int, float, "int", "float") and not isinstance(options[option], int | float):
+            raise ValueError(f"{where}.{option}: expected a number, got {options[option]!r}")
 
 
 def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int) -> Any:

@@ -68,9 +68,10 @@ def _certificate(portfolio: Portfolio) -> str:
     return "\n".join(
         [
             f"For every weight on the simplex, the best member's utility times {1 + certificate.epsilon:.4f} is at least the",
-            f"optimum (worst weight {worst}); plus {certificate.delta:.4f} it is, too. Every user gets at least",
-            f"{100 * certificate.captured_gain:.1f} % of what personalisation could gain over the base model. No portfolio with",
-            f"this gap has fewer than {certificate.size_at_least} policies. Assumed:",
+            f"optimum (worst weight {worst}); plus {certificate.delta:.4f} it is, too. Whatever the weight,",
+            f"{100 * certificate.captured_gain:.1f} % or more of what personalisation could gain over the base model is gained.",
+            f"Any portfolio with this gap has at least {certificate.size_at_least} of its own policies. Measured numbers are",
+            "estimates from held-out prompts; the run's report has their intervals. Assumed:",
             "",
             *(f"* {assumption}" for assumption in certificate.assumptions),
         ]

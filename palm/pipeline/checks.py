@@ -8,6 +8,7 @@ from palm.pipeline.data_stages import PLANTED, SCRATCH
 from palm.pipeline.plan_stages import POOL, check_rewards
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
+from palm.rewards.functions import source_files
 
 
 def check(config: Config) -> None:
@@ -32,6 +33,7 @@ def check(config: Config) -> None:
         check_architecture(config.base.architecture)
     except ValueError as error:
         raise PipelineError(f"base.{error}") from error
+    source_files(config.features.functions)  # imports them
     if config.report.plots:
         check_plots()
 
@@ -71,7 +73,7 @@ def _check_ranges(config: Config) -> None:
         ("features.batch_tokens", features.batch_tokens, 1),
         ("features.shard_size", features.shard_size, 1),
         ("candidates.prompts", candidates.prompts, 1),
-        ("candidates.per_prompt", candidates.per_prompt, 1),
+        ("candidates.per_prompt", candidates.per_prompt, 2),
         ("candidates.max_new_tokens", candidates.max_new_tokens, 1),
         ("candidates.batch_size", candidates.batch_size, 1),
         ("candidates.min_pool", candidates.min_pool, 1),
@@ -92,9 +94,8 @@ def _check_ranges(config: Config) -> None:
     for name, value, least in bounds:
         if value is not None and not value >= least:
             raise PipelineError(f"{name}: expected at least {least}, got {value}")
-    for name, value in (("plan.kl", config.plan.kl), ("candidates.temperature", candidates.temperature)):
-        if not value > 0:
-            raise PipelineError(f"{name}: expected a positive number, got {value}")
+    if not config.plan.kl > 0:
+        raise PipelineError(f"plan.kl: expected a positive number, got {config.plan.kl}")
     for name, value in (("data.unseen", data.unseen), ("candidates.held_out", candidates.held_out)):
         if isinstance(value, float) and not math.isclose(value, 0) and not value < 1:
             raise PipelineError(f"{name}: expected a share below 1 or a whole number, got {value}")

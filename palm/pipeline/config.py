@@ -150,7 +150,8 @@ class CandidatesConfig:
         prompts: how many prompts to plan on and train with (sample), drawn from the data's.
         held_out: prompts kept for certifying and measuring: a number, or a share below 1.
         per_prompt: responses to sample per prompt; with a pool, the most to keep.
-        max_new_tokens, temperature, batch_size: of the sampling.
+        max_new_tokens, batch_size: of the sampling, at temperature 1: another would be another policy than the one whose
+            KL cost counts.
         min_pool: prompts with a smaller pool are left out.
     """
 
@@ -159,7 +160,6 @@ class CandidatesConfig:
     held_out: float | int = 64
     per_prompt: int = 32
     max_new_tokens: int = 128
-    temperature: float = 1.0
     batch_size: int = 96
     min_pool: int = 2
 

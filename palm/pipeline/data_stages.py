@@ -22,7 +22,7 @@ from palm.lm.pretrain import train_from_scratch
 from palm.pipeline.config import Config, FeaturesConfig
 from palm.pipeline.runner import Context
 from palm.ranks import barrier, rank, ranks
-from palm.rewards.functions import score_texts
+from palm.rewards.functions import score_texts, source_files
 from palm.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -142,9 +142,11 @@ def read_base(context: Context) -> LanguageModel:
 
 
 def outside_features(config: Config) -> dict[str, str]:
-    """Digests of local models that features come from."""
+    """Digests of the local models, and of the files of the functions, that features come from."""
+    files = {f"functions {path.name}": digest_file(path) for path in source_files(config.features.functions)}
     sources = config.features.reward_models + ([config.features.model] if config.features.model != BASE else [])
-    return {key: value for source in sources for key, value in _outside_model(f"model {Path(source).name}", source).items()}
+    models = {key: value for source in sources for key, value in _outside_model(f"model {Path(source).name}", source).items()}
+    return files | models
 
 
 def uses_base(config: FeaturesConfig) -> bool:

@@ -108,7 +108,7 @@ def _measure_policies(
                 count=config.measure.samples,
                 batch_size=config.candidates.batch_size,
                 max_new_tokens=config.candidates.max_new_tokens,
-                temperature=config.candidates.temperature,
+                temperature=1.0,
                 seed=derive_seed(context.seed, "samples"),
                 label=f"measuring {name}",
                 track=context.track,
@@ -121,8 +121,7 @@ def _measure_policies(
             kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
             texts[name] = [[sample.text for sample in row] for row in samples]
         basis = _score(context, name, candidates.prompts, texts[name])
-        ratio_at_1 = log_ratio if config.candidates.temperature == 1.0 else None
-        measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=ratio_at_1)
+        measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=log_ratio)
     members.close()
     return measured, texts
 

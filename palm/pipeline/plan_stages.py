@@ -30,6 +30,7 @@ from palm.seeds import derive_seed
 logger = logging.getLogger(__name__)
 
 PARTS = ("plan", "held_out")
+_NEARLY = 0.97  # of the gain at a single policy's weight: a policy that gives as much stands for it
 POOL = "pool"
 
 
@@ -118,7 +119,7 @@ def run_sample(context: Context) -> None:
             count=config.per_prompt,
             batch_size=config.batch_size,
             max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
+            temperature=1.0,
             seed=derive_seed(context.seed, name),
             label=f"sampling candidates ({name})",
             track=context.track,
@@ -184,8 +185,7 @@ def run_plan(context: Context) -> None:
     replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
     trained = dict(zip(planned.ids, planned.weights, strict=True))
     for name, weight in _baselines(oracle, model).items():
-        same = [other for other, known in trained.items() if np.abs(known - weight).max() < 1e-9]
-        policy = same[0] if same else name  # nothing is trained twice
+        policy = _as_good(oracle, weight, trained) or name  # nothing is trained twice
         trained[policy] = weight
         single = Portfolio(
             weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (policy,), **described
@@ -216,6 +216,17 @@ def run_plan(context: Context) -> None:
 def _certificate(portfolio: Portfolio) -> Any:
     assert portfolio.certificate is not None
     return portfolio.certificate
+
+
+def _as_good(oracle: GibbsOracle, weight: np.ndarray, trained: dict[str, np.ndarray]) -> str | None:
+    """A policy that is trained anyway and plans to give nearly all that can be gained at a weight; None if none does."""
+    solved = oracle.solve(np.array(list(trained.values()))) if trained else None
+    if solved is None:
+        return None
+    base = float(weight @ oracle.reference)
+    gain = solved.value @ weight - solved.cost - base
+    best = int(gain.argmax())
+    return list(trained)[best] if gain[best] >= _NEARLY * (float(oracle.optimum(weight[None, :])[0]) - base) else None
 
 
 def _baselines(oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray]:

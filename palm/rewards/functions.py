@@ -3,9 +3,12 @@
 This is PALM's own setting: the basis is known, nobody's pairs are needed to learn it.
 """
 
+import contextlib
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -38,6 +41,21 @@ def resolve_function(name: str) -> RewardFunction:
     return function
 
 
+def source_files(names: Sequence[str]) -> list[Path]:
+    """The files that functions given by name are written in, each once; those that are not written in Python are left out.
+
+    Raises:
+        ValueError: as `resolve_function`.
+    """
+    files = []
+    for name in names:
+        with contextlib.suppress(TypeError):
+            found = inspect.getsourcefile(inspect.unwrap(resolve_function(name)))
+            if found is not None and Path(found) not in files:
+                files.append(Path(found))
+    return files
+
+
 def score_texts(functions: Sequence[RewardFunction | str], texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
     """Raw rewards of (prompt, response) texts by K functions.
 
@@ -54,7 +72,10 @@ def score_texts(functions: Sequence[RewardFunction | str], texts: Sequence[tuple
     for function in functions:
         name = function if isinstance(function, str) else getattr(function, "__name__", repr(function))
         call = resolve_function(function) if isinstance(function, str) else function
-        rewards = call(prompts, responses)
+        try:
+            rewards = call(prompts, responses)
+        except Exception as error:
+            raise ValueError(f"{name}: the reward function raised {type(error).__name__}: {error}") from error
         try:
             column = np.asarray(rewards, dtype=np.float64)
         except (TypeError, ValueError) as error:

@@ -58,8 +58,8 @@ class LoRe:
         Raises:
             ValueError: there are no pairs, or a hyper-parameter is out of range.
         """
-        if self.rank < 1:
-            raise ValueError(f"rank: expected at least 1, got {self.rank}")
+        if not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"rank: expected a whole number of at least 1, got {self.rank!r}")
         for name, value in (("penalty", self.penalty), ("personal_penalty", self.personal_penalty)):
             if value is not None and not (value > 0 and (np.isfinite(value) or name == "personal_penalty")):
                 raise ValueError(f"{name}: expected a positive number or None, got {value}")

@@ -10,6 +10,8 @@ from palm.evaluation.measure import Measured
 from palm.portfolio.portfolio import Portfolio
 from palm.routing.router import REFERENCE, Router
 
+_ROUNDING = 1e-12
+
 
 @dataclass(frozen=True)
 class Served:
@@ -99,4 +101,5 @@ def serve(planned: Portfolio, chosen: View, *, judged: View | None = None, rule:
         value, cost = np.array([truth[name][0] for name in policy_of]), np.array([truth[name][1] for name in policy_of])
         routed += 0.5 * ((judged.weights * value).sum(axis=1) - cost)
     difference = routed - single
+    difference[np.abs(difference) < _ROUNDING] = 0.0  # the same policy, summed in another order
     return Served(routed, single, singles[0], bootstrap_mean(difference, seed=seed), float((difference < 0).mean()))

@@ -37,7 +37,10 @@ def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Pat
         assert made is not None
         assert alone_made is not None
         assert made.files == alone_made.files
-    for name in ("policy-0", "policy-1", "single-worst", "single-mean"):
+    trained = {path.parent.name for path in (folder / "train").glob("*/adapter_config.json")}
+    assert trained == {path.parent.name for path in (tiny_run.folder / "train").glob("*/adapter_config.json")}
+    assert {"policy-0", "policy-1"} <= trained
+    for name in trained:
         check_adapter(folder / "train" / name)
     assert Portfolio.from_pretrained(folder / "route" / "portfolio").certificate is not None
     assert not list(folder.rglob(".writing-*"))

@@ -3,7 +3,7 @@ import pytest
 
 from palm.features.pairs import PairFeatures
 from palm.rewards import Given, score_texts
-from palm.rewards.functions import resolve_function
+from palm.rewards.functions import resolve_function, score_texts, source_files
 
 TEXTS = [("hi", "one"), ("hi", "three words here"), ("you", "")]
 
@@ -107,3 +107,18 @@ def test_names_are_kept_and_counted(world, given):
 def test_a_concentration_out_of_range_is_refused(world, concentration):
     with pytest.raises(ValueError, match=f"concentration: expected a positive number, got {concentration}"):
         Given(concentration=concentration).fit(world[0])
+
+
+def test_function_that_raises_is_named() -> None:
+    def forgetful(prompts: list[object], responses: list[object]) -> list[float]:
+        return [{"known": 1.0}[response] for response in responses]  # type: ignore[index]
+
+    with pytest.raises(ValueError, match="forgetful: the reward function raised KeyError: 'new'"):
+        score_texts([forgetful], [("a prompt", "new")])
+
+
+def test_source_files_of_functions_once_each() -> None:
+    names = ["palm.data.planted:expert", "palm.data.planted:friend"]
+    assert [path.name for path in source_files(names)] == ["planted.py"]
+    with pytest.raises(ValueError, match="could not be imported"):
+        source_files(["palm.nowhere:f"])

@@ -103,7 +103,7 @@ def test_more_bases_than_users_or_features_are_possible(small):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"rank": 0}, "rank: expected at least 1, got 0"),
+        ({"rank": 0}, "rank: expected a whole number of at least 1, got 0"),
         ({"penalty": 0.0}, "penalty: expected a positive number or None, got 0.0"),
         ({"penalty": np.inf}, "penalty: expected a positive number or None, got inf"),
         ({"penalty": np.nan}, "penalty: expected a positive number or None, got nan"),
