@@ -3,9 +3,8 @@
 This is PALM's own setting: the basis is known, nobody's pairs are needed to learn it.
 """
 
-import contextlib
 import importlib
-import inspect
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,17 +41,17 @@ def resolve_function(name: str) -> RewardFunction:
 
 
 def source_files(names: Sequence[str]) -> list[Path]:
-    """The files that functions given by name are written in, each once; those that are not written in Python are left out.
+    """The files of the modules that functions given by name are in, each once; modules without a file are left out.
 
     Raises:
         ValueError: as `resolve_function`.
     """
     files = []
     for name in names:
-        with contextlib.suppress(TypeError):
-            found = inspect.getsourcefile(inspect.unwrap(resolve_function(name)))
-            if found is not None and Path(found) not in files:
-                files.append(Path(found))
+        resolve_function(name)
+        found = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+        if found is not None and Path(found) not in files:
+            files.append(Path(found))
     return files
 
 

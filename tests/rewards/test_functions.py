@@ -3,7 +3,7 @@ import pytest
 
 from palm.features.pairs import PairFeatures
 from palm.rewards import Given, score_texts
-from palm.rewards.functions import resolve_function, score_texts, source_files
+from palm.rewards.functions import resolve_function, source_files
 
 TEXTS = [("hi", "one"), ("hi", "three words here"), ("you", "")]
 
