@@ -1,12 +1,15 @@
 """The `palm` command."""
 
+import dataclasses
+import inspect
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -41,6 +44,21 @@ def _pipeline(config_path: Path, settings: Sequence[str] | None, *, checked: boo
     if checked:
         check(config)
     return Pipeline(STAGES, config, track=bars, say=typer.echo if rank() == 0 else lambda line: None)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"palm {version('palm-align')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 @app.command()
@@ -88,6 +106,23 @@ def _status_of_folder(folder: Path) -> None:
             typer.echo(f"{stage.name:8s} made     {facts}")
 
 
+def _settings_of(stage: str) -> str:
+    """The description of the configuration's section that a stage reads, for `--help`."""
+    from palm.pipeline.config import Config
+
+    section = {"embed": "features", "fit": "rewards", "sample": "candidates", "score": "features"}.get(stage, stage)
+    kind = get_type_hints(Config)[section]
+    words = inspect.cleandoc(kind.__doc__ or "").replace("Attributes:\n", "")
+    described = re.sub(r"\n {8,}", " ", words)  # an entry goes on over the line's end
+    listed = re.sub(r"^ {4}([^:\n]+):", r"- **\1**:", described, flags=re.MULTILINE)
+    defaults = ", ".join(f"{field.name}={_default(field)}" for field in dataclasses.fields(kind))
+    return f"\n\nSettings, as {section}.NAME=VALUE:\n\n{listed}\n\nDefaults: {defaults}"
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _stage_command(name: str, summary: str) -> Callable[..., None]:
     def command(config: ConfigArgument, settings: SettingsArgument = None) -> None:
         pipeline = _pipeline(config, settings)
@@ -96,7 +131,7 @@ def _stage_command(name: str, summary: str) -> Callable[..., None]:
 
     command.__doc__ = (
         f"Run the stage {name} alone: {summary}.\n\nThe stages it needs must be done; its message says which are not. "
-        "A stage that is done, with nothing changed, is left as it is."
+        f"A stage that is done, with nothing changed, is left as it is.{_settings_of(name)}"
     )
     return command
 

@@ -207,3 +207,16 @@ def test_summary_of_what_was_read_is_on_disk(tiny_run: Any) -> None:
     summary = json.loads((tiny_run.folder / "data" / "summary.json").read_text())
     assert (summary["pairs"], summary["users"], summary["seen_users"], summary["unseen_users"]) == (288, 24, 20, 4)
     assert summary["unseen_context"] == 16
+
+
+def test_help_of_a_stage_describes_its_settings() -> None:
+    done = subprocess.run([sys.executable, "-m", "palm.cli", "plan", "--help"], capture_output=True, text=True, check=True)
+    words = " ".join(done.stdout.split())
+    assert "Settings, as plan.NAME=VALUE" in words
+    assert "kl: coefficient of the KL cost, in units of reward" in words
+    assert "kl=0.1" in words
+
+
+def test_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "palm.cli", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("palm 0.")

@@ -192,7 +192,13 @@ class TrainConfig:
     Attributes:
         baselines: also train two single policies to compare with: the best for the worst weight, and the best for the
             population's mean weight.
-        labels, group, emphasis, pairs_per_prompt, max_length, lora, dpo: see there.
+        labels: "soft" (the planned policy itself) or "hard" (TRL's own losses on pairs that say only which is better).
+        group: responses of a prompt that are compared with each other at a time (soft).
+        emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses (soft).
+        pairs_per_prompt: pairs of each prompt (hard).
+        max_length: longest prompt and response in tokens.
+        lora: fields of peft.LoraConfig.
+        dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size.
     """
 
     baselines: bool = True
