@@ -116,8 +116,6 @@ def test_the_two_commands_come_first() -> None:
 def test_command(command: str, checkout: Path) -> None:
     if "ukpconvarg1" in command and not REAL_DATA.exists():
         pytest.skip("the real data is not beside the repository")
-    if command.startswith("palm run my.yaml"):
-        assert run("palm status my.yaml", checkout).stdout.count("missing") == 1  # only `data` can start
     if command.startswith("accelerate launch"):  # the stage again, by two processes
         stage = "embed" if "embed.py" in command else "train"
         shutil.rmtree(checkout / "runs/my" / stage)
