@@ -93,7 +93,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy2(recipes / "accelerate/cpu.yaml", recipes / "accelerate/multi_gpu.yaml")
     if REAL_DATA.exists():
         real = {"data": {"source": str(REAL_DATA.resolve()), "min_pairs": 200}, "candidates": {"held_out": 0.3}}
-        shrink(recipes / "ukpconvarg1/pipeline.yaml", merged(real, {"base": learning[0], "train": learning[1]}))
+        shrink(
+            recipes / "ukpconvarg1/pipeline.yaml",
+            merged(real, {"base": {"model": "runs/planted/base/model"}, "train": learning[1]}),
+        )
 
     first = run(COMMANDS[0], folder)
     assert first.returncode == 0, first.stdout + first.stderr
