@@ -78,6 +78,16 @@ def check_architecture(options: Mapping[str, Any]) -> None:
             raise ValueError(f"architecture.{option}: transformers.LlamaConfig has no such option{hint}")
 
 
+_SFT = {
+    "learning_rate": 4e-3,
+    "per_device_train_batch_size": 32,
+    "num_train_epochs": 2,
+    "warmup_steps": 20,
+    "lr_scheduler_type": "cosine",
+    "completion_only_loss": True,  # TRL does not infer it from a completion_mask column
+}
+
+
 def train_from_scratch(
     texts: list[tuple[Text, Text]],
     folder: Path,
@@ -134,13 +144,8 @@ def train_from_scratch(
         arguments = training_arguments(
             "SFTConfig",
             {
-                "learning_rate": 4e-3,
-                "per_device_train_batch_size": 32,
-                "num_train_epochs": 2,
-                "warmup_steps": 20,
-                "lr_scheduler_type": "cosine",
+                **_SFT,
                 "max_length": max_length,
-                "completion_only_loss": True,  # TRL does not infer it from a completion_mask column
                 **dict(sft or {}),
             },
             folder=work,
