@@ -170,20 +170,11 @@ def route(
 
 
 def _add_stage_commands() -> None:
-    summaries = {
-        "data": "read the pairs, split users into seen and unseen",
-        "base": "train the small base model from scratch, or check the one given",
-        "embed": "turn every text into features",
-        "fit": "learn basis rewards and every user's weight",
-        "sample": "collect candidate responses to plan on",
-        "score": "score the candidates by every basis reward",
-        "plan": "choose the few weights to train for, and certify them for every weight",
-        "train": "train one LoRA policy per weight",
-        "measure": "measure the trained policies on held-out prompts",
-        "report": "write the report",
-    }
-    for name, summary in summaries.items():
-        app.command(name)(_stage_command(name, summary))
+    from palm.pipeline.summaries import SUMMARIES
+
+    for name, summary in SUMMARIES.items():
+        if name != "route":  # it has more to it, above
+            app.command(name)(_stage_command(name, summary))
 
 
 _add_stage_commands()

@@ -190,8 +190,8 @@ class TrainConfig:
     """How members are trained; see `palm.policies.train.TrainingOptions`.
 
     Attributes:
-        baselines: also train two single policies to compare with: the best for the worst weight, and the best for the
-            population's mean weight.
+        baselines: also train single policies to compare with: the best for the worst weight, and the best for the population's
+            mean weight, unless a policy that is trained anyway has 97 % of the gain planned there.
         labels: "soft" (the planned policy itself) or "hard" (TRL's own losses on pairs that say only which is better).
         group: responses of a prompt that are compared with each other at a time (soft).
         emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses (soft).

@@ -30,8 +30,9 @@ from palm.seeds import derive_seed
 logger = logging.getLogger(__name__)
 
 PARTS = ("plan", "held_out")
-_NEARLY = 0.97  # of the gain at a single policy's weight: a policy that gives as much stands for it
+_NEARLY = 0.97  # of the gain at the mean weight: a policy that gives as much stands for the best on average
 POOL = "pool"
+WORST, MEAN = "single-worst", "single-mean"  # single policies: best for the worst weight, best on average over users
 
 
 def run_fit(context: Context) -> None:
@@ -185,7 +186,7 @@ def run_plan(context: Context) -> None:
     replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
     trained = dict(zip(planned.ids, planned.weights, strict=True))
     for name, weight in _baselines(oracle, model).items():
-        policy = _as_good(oracle, weight, trained) or name  # nothing is trained twice
+        policy = _stands_for(oracle, name, weight, trained) or name  # nothing is trained twice
         trained[policy] = weight
         single = Portfolio(
             weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (policy,), **described
@@ -218,11 +219,16 @@ def _certificate(portfolio: Portfolio) -> Any:
     return portfolio.certificate
 
 
-def _as_good(oracle: GibbsOracle, weight: np.ndarray, trained: dict[str, np.ndarray]) -> str | None:
-    """A policy that is trained anyway and plans to give nearly all that can be gained at a weight; None if none does."""
-    solved = oracle.solve(np.array(list(trained.values()))) if trained else None
-    if solved is None:
-        return None
+def _stands_for(oracle: GibbsOracle, name: str, weight: np.ndarray, trained: dict[str, np.ndarray]) -> str | None:
+    """A policy that is trained anyway and does what a single policy is for; None if none does.
+
+    The best on average is judged by its gain at one weight, so nearly all of that gain will do. The best at the worst weight is
+    judged over the whole simplex, where a policy of nearly that gain can be far worse: only the same weight stands for it.
+    """
+    same = [other for other, known in trained.items() if np.abs(known - weight).max() < 1e-9]
+    if same or name == WORST or not trained:
+        return same[0] if same else None
+    solved = oracle.solve(np.array(list(trained.values())))
     base = float(weight @ oracle.reference)
     gain = solved.value @ weight - solved.cost - base
     best = int(gain.argmax())
@@ -233,9 +239,9 @@ def _baselines(oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray
     """Weights of two single policies: the best for the worst weight, and the best on average over the population."""
     single = plan_portfolio(oracle, size=1)
     worst = single.weights[0] if len(single) else np.full(oracle.bases, 1.0 / oracle.bases)
-    return {"single-worst": worst, "single-mean": model.seen.mean.mean(axis=0)}
+    return {WORST: worst, MEAN: model.seen.mean.mean(axis=0)}
 
 
 def baseline_names() -> tuple[str, ...]:
     """Ids of the single policies."""
-    return ("single-worst", "single-mean")
+    return (WORST, MEAN)

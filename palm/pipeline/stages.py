@@ -19,6 +19,7 @@ from palm.pipeline.plan_stages import run_fit, run_plan, run_sample, run_score
 from palm.pipeline.policy_stages import run_train
 from palm.pipeline.result_stages import run_report, run_route
 from palm.pipeline.runner import Stage, section
+from palm.pipeline.summaries import SUMMARIES
 
 
 def _data_settings(config: Config) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _sample_needs(config: Config) -> tuple[str, ...]:
 STAGES = (
     Stage(
         "data",
-        "read the pairs, split users into seen and unseen",
+        SUMMARIES["data"],
         needs=lambda config: (),
         settings=_data_settings,
         outside=outside_data,
@@ -61,7 +62,7 @@ STAGES = (
     ),
     Stage(
         "base",
-        "train the small base model from scratch, or check the one given",
+        SUMMARIES["base"],
         needs=_base_needs,
         settings=lambda config: section(config.base),
         outside=outside_base,
@@ -69,7 +70,7 @@ STAGES = (
     ),
     Stage(
         "embed",
-        "turn every text into features",
+        SUMMARIES["embed"],
         needs=_embed_needs,
         settings=_features_settings,
         outside=outside_features,
@@ -78,21 +79,21 @@ STAGES = (
     ),
     Stage(
         "fit",
-        "learn basis rewards and every user's weight",
+        SUMMARIES["fit"],
         needs=lambda config: ("data", "embed"),
         settings=lambda config: section(config.rewards),
         run=run_fit,
     ),
     Stage(
         "sample",
-        "collect candidate responses to plan on",
+        SUMMARIES["sample"],
         needs=_sample_needs,
         settings=lambda config: section(config.candidates),
         run=run_sample,
     ),
     Stage(
         "score",
-        "score the candidates by every basis reward",
+        SUMMARIES["score"],
         needs=_score_needs,
         settings=lambda config: {"features": _features_settings(config)},
         outside=outside_features,
@@ -100,14 +101,14 @@ STAGES = (
     ),
     Stage(
         "plan",
-        "choose the few weights to train for, and certify them for every weight",
+        SUMMARIES["plan"],
         needs=lambda config: ("score", "fit", "base"),
         settings=lambda config: section(config.plan),
         run=run_plan,
     ),
     Stage(
         "train",
-        "train one LoRA policy per weight",
+        SUMMARIES["train"],
         needs=lambda config: ("base", "sample", "score", "plan"),
         settings=lambda config: section(config.train),
         run=run_train,
@@ -115,21 +116,21 @@ STAGES = (
     ),
     Stage(
         "measure",
-        "measure the trained policies on held-out prompts",
+        SUMMARIES["measure"],
         needs=lambda config: ("data", "base", "embed", "fit", "sample", "score", "plan", "train"),
         settings=lambda config: {"measure": section(config.measure), "max_length": config.train.max_length},
         run=run_measure,
     ),
     Stage(
         "route",
-        "assemble the portfolio to serve, and route every user",
+        SUMMARIES["route"],
         needs=lambda config: ("data", "base", "fit", "sample", "score", "plan", "train", "measure"),
         settings=lambda config: section(config.route),
         run=run_route,
     ),
     Stage(
         "report",
-        "write the report",
+        SUMMARIES["report"],
         needs=lambda config: ("data", "base", "fit", "sample", "plan", "train", "measure", "route"),
         settings=lambda config: section(config.report),
         run=run_report,
