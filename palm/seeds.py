@@ -23,7 +23,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
-    text = "/".join([str(int(seed)), *map(str, purpose)])
+    text = repr((int(seed), *map(str, purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 

@@ -8,10 +8,10 @@ from palm.seeds import derive_seed, isolated_rng
 
 
 def test_seeds_are_the_same_on_every_machine():
-    """SHA-256 of "7/member/3", first four bytes, without the last bit: `printf 7/member/3 | sha256sum`."""
+    """SHA-256 of the tuple as Python writes it, first four bytes, without the last bit."""
     import hashlib
 
-    expected = int(hashlib.sha256(b"7/member/3").hexdigest()[:8], 16) // 2
+    expected = int(hashlib.sha256(b"(7, 'member', '3')").hexdigest()[:8], 16) // 2
     assert derive_seed(7, "member", 3) == expected
     assert derive_seed(np.int64(7), "member", 3) == expected
 
@@ -20,6 +20,7 @@ def test_purposes_and_seeds_do_not_share_seeds():
     seeds = {derive_seed(seed, purpose, n) for seed in range(20) for purpose in ("member", "split", "größe") for n in range(20)}
     assert len(seeds) == 20 * 3 * 20
     assert all(0 <= seed < 2**31 for seed in seeds)
+    assert derive_seed(0, "a/b") != derive_seed(0, "a", "b")
 
 
 @pytest.mark.parametrize("seed", [-1, 1.0, "1", True, None])

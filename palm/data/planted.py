@@ -159,6 +159,9 @@ _NUMBERED = re.compile(r"^\s*\d+\)")
 _QUANTITY = re.compile(r"\b\d+ [a-z]+")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
+_MOST_STEPS = 4  # of a topic's six in one response
+_LONG = 36  # words: responses of that length and above count as equally long
+
 ATTRIBUTES = ("length", "formality", "warmth", "hedging", "structure", "detail", "closure")
 """Names of the measured attributes, in the order of `attributes`' columns; each in [0, 1]."""
 
@@ -192,7 +195,7 @@ def attributes(response: str) -> np.ndarray:
     per_advice = 1.0 / max(len(advice), 1)
     return np.array(
         [
-            min(len(text.split()) / 50.0, 1.0),
+            min(len(text.split()) / _LONG, 1.0),
             formal / (formal + casual) if formal + casual else 0.5,
             min(len(_WARM.findall(text)) / 3.0, 1.0),
             per_advice * sum(bool(_HEDGE.search(s)) for s in advice),
@@ -243,7 +246,7 @@ def write_response(prompt: str, rng: np.random.Generator) -> str:
     if steps is None:
         raise ValueError(f"prompt: expected one of the world's prompts (see prompt_texts), got {prompt!r}")
     # A style: how many steps, and how often a sentence is formal, hedged, numbered, detailed, or warm.
-    count = int(rng.integers(1, len(steps) + 1))
+    count = int(rng.integers(1, _MOST_STEPS + 1))
     formal, hedged, numbered, detailed, warm = rng.choice([0.03, 0.5, 0.97], size=5, p=[0.4, 0.2, 0.4])
     sentences = []
     if rng.random() < warm:

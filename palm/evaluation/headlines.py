@@ -123,7 +123,8 @@ def _size(data: ReportData) -> list[str]:
     shown = percent(measured.epsilon) if gap is None else f"{percent(gap.mean)} ({_span(gap)})"
     text = f"The optimum is nowhere more than {shown} above what the portfolio gives. "
     if plan.size_at_least >= len(data.planned):
-        text += f"On the planning prompts {policies(len(data.planned))} are proven to be the fewest for the planned gap of "
+        are = "is" if len(data.planned) == 1 else "are"
+        text += f"On the planning prompts {policies(len(data.planned))} {are} proven to be the fewest for the planned gap of "
         text += f"{percent(plan.epsilon)}."
     else:
         text += f"The planned gap of {percent(plan.epsilon)} needs at least {policies(plan.size_at_least)}, by proof."

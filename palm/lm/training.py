@@ -32,6 +32,8 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
             close = get_close_matches(option, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"{where}.{option}: trl.{name} has no such option{hint}")
+        if option == "max_steps" and options[option] == 0:
+            raise ValueError(f"{where}.max_steps: expected at least 1, or -1 for whole epochs, got 0")
         numeric = isinstance(fields[option].default, int | float) and not isinstance(fields[option].default, bool)
         if numeric and fields[option].type in (int, float, "int", "float") and not isinstance(options[option], int | float):
             raise ValueError(f"{where}.{option}: expected a number, got {options[option]!r}")

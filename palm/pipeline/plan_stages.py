@@ -3,6 +3,8 @@
 import logging
 import shutil
 from dataclasses import replace
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +66,13 @@ def check_rewards(config: Config) -> None:
             f"rewards.method: expected a method with weights on the simplex (LoRe, Given), got {config.rewards.method!r}: one "
             "reward for everyone needs no portfolio; put it in rewards.compare"
         )
-    try:
-        METHODS[config.rewards.method](**config.rewards.options)
-    except TypeError as error:
-        raise PipelineError(f"rewards.options: {error}") from error
+    method = METHODS[config.rewards.method]
+    known = list(signature(method).parameters)
+    for option in config.rewards.options:
+        if option not in known:
+            close = get_close_matches(option, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+            raise PipelineError(f"rewards.options.{option}: {config.rewards.method} has no such option{hint}")
     given = bool(config.features.functions or config.features.reward_models)
     if given != (config.rewards.method == "Given"):
         raise PipelineError(

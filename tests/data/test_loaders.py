@@ -145,6 +145,11 @@ def test_truncated_parquet_is_named(tmp_path: Path) -> None:
         load_pairs(_write(tmp_path / "a.parquet", whole[: len(whole) // 2]))
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(PairError, match=r"expected a file ending in \.jsonl, .* got a folder"):
+        load_pairs(tmp_path)
+
+
 def test_missing_files_are_not_looked_up_on_the_hub(tmp_path: Path) -> None:
     for source in (tmp_path / "none.jsonl", str(tmp_path / "none"), "none.csv", "./none"):
         with pytest.raises(PairError, match=r"none.*: no such file"):

@@ -32,7 +32,7 @@ def test_attributes_of_one_response_counted_by_hand() -> None:
     """14 words; one formal marker beside one casual; 1 of 3 warm words; of 2 advices 1 hedged, 1 numbered, 1 with a number."""
     text = "1) One should knead it for 12 minutes. Maybe wait. Great job! Overall, done."
     assert len(text.split()) == 14
-    expected = [14 / 50, 2 / 3, 1 / 3, 1 / 2, 1 / 2, 1 / 2, 1.0]  # formal: "one should", "knead"; casual: "maybe"
+    expected = [14 / 36, 2 / 3, 1 / 3, 1 / 2, 1 / 2, 1 / 2, 1.0]  # formal: "one should", "knead"; casual: "maybe"
     np.testing.assert_allclose(attributes(text), expected)
 
 
@@ -68,7 +68,7 @@ def test_rewards_are_in_range_and_conflict() -> None:
 
 def test_reward_of_a_response_recounted() -> None:
     """brief wants length, hedging, detail at 0 and closure at 1: 5 words, nothing else, no closure."""
-    assert basis_rewards(["Just toss in the salt."], ("brief",))[0, 0] == pytest.approx(1 - (5 / 50 + 0 + 0 + 1) / 4)
+    assert basis_rewards(["Just toss in the salt."], ("brief",))[0, 0] == pytest.approx(1 - (5 / 36 + 0 + 0 + 1) / 4)
     assert basis_rewards([], ("brief", "coach")).shape == (0, 2)
     with pytest.raises(ValueError, match="bases: expected names out of expert, friend, brief, careful, coach, got 'kind'"):
         basis_rewards(["x"], ("brief", "kind"))

@@ -61,6 +61,8 @@ def test_text_that_looks_like_a_number_stays_text_in_quotes(tmp_path: Path) -> N
         ("data: {unseen: half}", r"data\.unseen: expected float or int, got 'half'"),
         ("- a\n- b", "expected keys and values, got list"),
         ("a: [", "expected a YAML file"),
+        ("plan: {size: 3, kl: 0.1, size: 4}", r"expected a YAML file: (?s:.*)the key 'size' comes twice"),
+        ("seed: 1\noutput: a\nseed: 2", r"expected a YAML file: (?s:.*)the key 'seed' comes twice"),
         ("a: !!python/object/apply:os.getcwd []", "expected a YAML file"),
     ],
 )
