@@ -1,8 +1,9 @@
 """TRL's DPOTrainer on data that is prepared already, and with soft labels on groups of responses.
 
 What is overridden is TRL's preparation (the rows hold token ids and reference log-probabilities) and, for soft labels, the
-loss. The fused language-model head that gives log-probabilities is TRL's own. All of it belongs to TRL ~=1.16, which
-pyproject.toml pins and tests/policies/test_train.py exercises.
+loss. Where logits would be large, TRL's own fused head gives the log-probabilities without holding them; where they are
+small they are taken plainly, since without Triton the fused head scores every position and takes a third of the time of a
+step of a small model. All of it belongs to TRL ~=1.16, which pyproject.toml pins and tests/policies/test_train.py exercises.
 """
 
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from trl import DPOTrainer
+
+_PLAIN_LOGITS = 2**24  # numbers; 64 MiB in float32
 
 
 class PreparedDPOTrainer(DPOTrainer):
@@ -40,14 +43,15 @@ class GroupCollator:
         """Tensors of a batch of groups.
 
         Returns:
-            input_ids, attention_mask, labels: one (n_b, length_b) tensor per bucket; place: (n,) where each response, in
+            input_ids, attention_mask, labels: one (n_b, length_b) tensor per bucket; start: where in a bucket the first
+            response begins, at least 1; place: (n,) where each response, in
             the order of the groups, lies among the buckets' rows; reference (n,); first, second, label, share (pairs,): the
             pairs of responses within groups, the probability that the first is preferred, and the pair's share of the loss.
         """
         texts = [(row["prompt_ids"], response) for row in rows for response in row["responses"]]
         lengths = [len(prompt) + len(response) for prompt, response in texts]
         order = np.argsort(lengths, kind="stable")
-        batch: dict[str, Any] = {"input_ids": [], "attention_mask": [], "labels": []}
+        batch: dict[str, Any] = {"input_ids": [], "attention_mask": [], "labels": [], "start": []}
         for bucket in np.array_split(order, min(self.buckets, len(order))):
             width = max(lengths[index] for index in bucket)
             ids = torch.full((len(bucket), width), self.pad_token_id)
@@ -61,6 +65,7 @@ class GroupCollator:
             batch["input_ids"].append(ids)
             batch["attention_mask"].append(attended)
             batch["labels"].append(labels)
+            batch["start"].append(max(1, min(len(texts[index][0]) for index in bucket)))
         batch["place"] = torch.from_numpy(np.argsort(order))
         batch["reference"] = torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float32)
         pairs, start = [], 0
@@ -89,12 +94,33 @@ class GroupDPOTrainer(PreparedDPOTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Cross-entropy between the labels and the sigmoid of differences of log-ratios, weighted over pairs."""
-        logprobs = []
-        for ids, attended, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
-            output = model(input_ids=ids, attention_mask=attended, labels=labels, use_cache=False, fused_lm_head=True)
-            logprobs.append(output.log_probs.sum(dim=1))
+        buckets = zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], inputs["start"], strict=True)
+        logprobs = [_response_logprobs(model, *bucket, vocabulary=len(self.processing_class)) for bucket in buckets]
         ratio = torch.cat(logprobs)[inputs["place"]] - inputs["reference"]
         logit = ratio[inputs["first"]] - ratio[inputs["second"]]
         surprise = torch.nn.functional.binary_cross_entropy_with_logits(logit, inputs["label"], reduction="none")
         loss = (inputs["share"] * surprise).sum()
         return (loss, {"ratio": ratio}) if return_outputs else loss
+
+
+def _response_logprobs(
+    model: Any, ids: torch.Tensor, attended: torch.Tensor, labels: torch.Tensor, start: int, *, vocabulary: int
+) -> torch.Tensor:
+    """Log-probability of each row's response, with gradients, through a forward that TRL has given its fused head.
+
+    Args:
+        model: of the trainer, wrapped or not.
+        ids, attended, labels: (n, length) right-padded; labels are -100 outside responses.
+        start: no response begins before this position, at least 1.
+        vocabulary: number of tokens.
+
+    Returns:
+        (n,) sums over the response's tokens.
+    """
+    kept = ids.shape[1] - start + 1
+    if len(ids) * kept * vocabulary > _PLAIN_LOGITS:
+        output = model(input_ids=ids, attention_mask=attended, labels=labels, use_cache=False, fused_lm_head=True)
+        return output.log_probs.sum(dim=1)
+    logits = model(input_ids=ids, attention_mask=attended, logits_to_keep=kept, use_cache=False).logits[:, :-1]
+    surprise = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels[:, start:], reduction="none")
+    return -surprise.sum(dim=1)

@@ -50,9 +50,13 @@ def _loss(targets: list[np.ndarray], ratios: list[np.ndarray], emphasis: float) 
     return total
 
 
-@pytest.mark.parametrize("emphasis", [0.0, 0.5, 0.9])
-def test_loss_equals_an_independent_recount(task: Any, language_model: LanguageModel, tmp_path: Path, emphasis: float) -> None:
+@pytest.mark.parametrize(("emphasis", "plain"), [(0.0, True), (0.5, True), (0.5, False), (0.9, True)])
+def test_loss_equals_an_independent_recount(
+    task: Any, language_model: LanguageModel, tmp_path: Path, emphasis: float, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reference is shifted at random, so that at the first step log-ratios are those shifts and not zero."""
+    if not plain:
+        monkeypatch.setattr("palm.policies.trainer._PLAIN_LOGITS", 0)
     shift = np.random.default_rng(1).normal(0, 2, size=task.candidates.reference.shape)
     shifted = TokenisedCandidates(task.candidates.prompts, task.candidates.responses, task.candidates.reference - shift)
     logs = task.train(language_model, tmp_path, {"m": WEIGHT}, candidates=shifted, emphasis=emphasis, dpo={"max_steps": 1})
@@ -61,6 +65,18 @@ def test_loss_equals_an_independent_recount(task: Any, language_model: LanguageM
     expected = _loss(targets, [shift[p, :n] for p, n in enumerate(counts)], emphasis)
     assert logs["m"]["losses"][0]["loss"] == pytest.approx(expected, rel=1e-4)
     assert abs(expected - np.log(2)) > 0.1
+
+
+def test_plain_and_fused_heads_train_the_same(
+    task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dpo = {"max_steps": 6, "learning_rate": 1e-2}
+    plain = task.train(fresh_model(), tmp_path / "plain", {"m": WEIGHT}, dpo=dpo)
+    monkeypatch.setattr("palm.policies.trainer._PLAIN_LOGITS", 0)
+    fused = task.train(fresh_model(), tmp_path / "fused", {"m": WEIGHT}, dpo=dpo)
+    losses = [[entry["loss"] for entry in logs["m"]["losses"]] for logs in (plain, fused)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][-1] < losses[0][0]
 
 
 def test_accumulated_steps_have_the_loss_of_one_large_batch(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
