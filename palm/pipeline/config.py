@@ -206,6 +206,7 @@ class TrainConfig:
         group: responses of a prompt that are compared with each other at a time (soft).
         emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses (soft).
         pairs_per_prompt: pairs of each prompt (hard).
+        shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
         max_length: longest prompt and response in tokens.
         lora: fields of peft.LoraConfig.
         dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size.
@@ -216,6 +217,7 @@ class TrainConfig:
     group: int = 8
     emphasis: float = 0.5
     pairs_per_prompt: int = 16
+    shared_steps: int = 0
     max_length: int = 1024
     lora: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)

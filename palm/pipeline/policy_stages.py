@@ -24,6 +24,7 @@ def training_options(config: Config) -> TrainingOptions:
         group=train.group,
         emphasis=train.emphasis,
         pairs_per_prompt=train.pairs_per_prompt,
+        shared_steps=train.shared_steps,
         max_length=train.max_length,
         lora=train.lora,
         dpo=train.dpo,

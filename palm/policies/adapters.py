@@ -73,6 +73,22 @@ def publish_adapter(saved: Path, folder: Path, *, base_model: str) -> None:
     building.rename(folder)
 
 
+def load_into(model: Any, folder: Path) -> None:
+    """Set a PEFT model's active adapter to what a folder holds.
+
+    Raises:
+        ArtifactError: the adapter is incomplete or does not fit the model's.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    check_adapter(folder)
+    found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    missing = [name for name in found.missing_keys if "lora_" in name]
+    if found.unexpected_keys or missing:
+        raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")
+
+
 def check_adapter(folder: Path) -> None:
     """See that an adapter is complete and plain.
 

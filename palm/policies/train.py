@@ -6,13 +6,14 @@ log-ratio is w.phi / kl + a constant of the group: at the planned Gibbs policy, 
 prompt's candidates are dealt into groups once; only through the model itself are groups compared. Hard labels: TRL's
 own DPO losses on pairs that say only which is better.
 
-What members share is made once: token ids, and the reference's log-probabilities of every candidate.
+What members share is made once: token ids, the reference's log-probabilities of every candidate and, if asked for, the
+first steps: an adapter for the mean of the members' weights, which every member goes on from.
 """
 
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from palm.data.schema import Text
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.lm.tokens import encode
-from palm.policies.adapters import is_complete, lora_config, publish_adapter
+from palm.policies.adapters import is_complete, load_into, lora_config, publish_adapter
 from palm.policies.pairs import scalarise
 from palm.progress import Track, silent
 from palm.ranks import barrier, rank, ranks, shards_models
@@ -33,6 +34,7 @@ from palm.seeds import derive_seed, isolated_rng
 
 logger = logging.getLogger(__name__)
 
+_SHARED = ".writing-shared"  # the adapter that members go on from; it goes when the stage that trains them is done
 _PER_BUCKET = 8  # responses of similar length that go through the model together
 
 
@@ -46,6 +48,8 @@ class TrainingOptions:
         emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses; the rest
             is uniform. 0 to below 1. Where the loss is least does not depend on it, what is learnt first does.
         pairs_per_prompt: pairs of each prompt (hard labels).
+        shared_steps: steps at the mean of the members' weights, taken once, after which each member takes its own; 0 lets every
+            member begin afresh. Log-ratios of planned policies are linear in the weight, so most of what is learnt is the same.
         max_length: longest prompt and response in tokens.
         lora: fields of PEFT's LoraConfig.
         dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
@@ -55,6 +59,7 @@ class TrainingOptions:
     group: int = 8
     emphasis: float = 0.5
     pairs_per_prompt: int = 16
+    shared_steps: int = 0
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
     dpo: Mapping[str, Any] = field(default_factory=dict)
@@ -75,6 +80,8 @@ class TrainingOptions:
             raise ValueError(f"emphasis: expected a number from 0 to below 1, got {self.emphasis}")
         if self.pairs_per_prompt < 1:
             raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
+        if self.shared_steps < 0:
+            raise ValueError(f"shared_steps: expected at least 0, got {self.shared_steps}")
         if self.max_length < 2:
             raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
@@ -194,27 +201,35 @@ def train_members(
         ValueError: an option is out of range, or there is nothing to learn from.
     """
     options.check()
-    logs, used = {}, False
-    for member in members:
-        target = folder / member.id
-        log = folder / f"{member.id}.log.json"
+    trained = 0
+
+    def train(member: Member, target: Path, options: TrainingOptions, start: Path | None) -> dict[str, Any]:
+        nonlocal language_model, trained
+        log = target.with_name(f"{target.name}.log.json")
         if not (is_complete(target) and log.exists()):
             if options.labels == "soft":
                 rows = _groups(candidates, rewards, member.weight, kl, options.group, seed)
             else:
                 rows = _pairs(candidates, rewards, member.weight, kl, options.pairs_per_prompt, seed)
-            if used and shards_models():
+            if trained and shards_models():
                 if reload is None:
                     raise ValueError("reload: expected a function, since FSDP or ZeRO-3 leaves the base model in pieces; got None")
                 language_model = reload()
-            used = True
-            saved, history = _train(language_model, member, rows, folder, options, seed, track)
+            trained += 1
+            saved, told = _train(language_model, member, rows, folder, options, seed, track, start)
             if rank() == 0:
-                write_json(log, history)
+                write_json(log, told)
                 publish_adapter(saved, target, base_model=base_model)
             barrier()
-        logs[member.id] = read_json(log)
-    return logs
+        history: dict[str, Any] = read_json(log)
+        return history
+
+    start = None
+    if options.shared_steps and members:
+        centre = Member("shared-steps", np.mean([member.weight for member in members], axis=0))
+        start = folder / _SHARED
+        train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}), None)
+    return {member.id: train(member, folder / member.id, options, start) for member in members}
 
 
 def _train(
@@ -225,8 +240,9 @@ def _train(
     options: TrainingOptions,
     seed: int,
     track: Track,
+    start: Path | None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Train one member; returns where PEFT saved the adapter, and the history."""
+    """Train one member, from the adapter `start` if there is one; returns where PEFT saved the adapter, and the history."""
     from palm.lm.training import last_checkpoint, quieten, training_arguments
     from palm.policies.trainer import GroupCollator, GroupDPOTrainer, PreparedDPOTrainer
 
@@ -249,6 +265,8 @@ def _train(
             peft_config=lora_config(options.lora),
             data_collator=collator if soft else None,
         )
+        if start is not None:
+            load_into(trainer.model, start)
         quieten(trainer, f"training {member.id}", track)
         try:
             trainer.train(resume_from_checkpoint=last_checkpoint(work))

@@ -1,6 +1,7 @@
 """palm.policies.train: soft labels lead to the planned policy, the loss is the documented one, and training can be repeated."""
 
 import json
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -85,6 +86,42 @@ def test_accumulated_steps_have_the_loss_of_one_large_batch(task: Any, language_
     summed = task.train(language_model, tmp_path / "b", {"m": WEIGHT}, dpo=parts)
     for one, other in zip(whole["m"]["losses"], summed["m"]["losses"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+
+
+def test_members_go_on_from_the_steps_that_they_share(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Shared steps are those of a member at the mean weight; a member's first loss is then the one at that adapter."""
+    weights = {"a": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    centre = task.train(language_model, tmp_path / "centre", {"c": WEIGHT}, dpo={"max_steps": 12})
+    fresh = task.train(language_model, tmp_path / "fresh", weights, dpo={"max_steps": 1})
+    shared = task.train(language_model, tmp_path / "shared", weights, shared_steps=12, dpo={"max_steps": 1})
+    assert _bytes(tmp_path / "shared" / ".writing-shared") == _bytes(tmp_path / "centre" / "c")
+    assert sorted(shared) == ["a", "b"]
+    assert centre["c"]["losses"][-1]["loss"] < centre["c"]["losses"][0]["loss"]
+    counts = [len(row) for row in task.candidates.responses]
+    members = Members(language_model, {"c": tmp_path / "centre" / "c"})
+    with members.policy("c") as policy:
+        logprobs = np.split(response_logprobs(policy, _texts(task)), np.cumsum(counts)[:-1])
+    members.close()
+    for name, weight in weights.items():
+        targets = [task.rewards.rewards[p, :n] @ weight / 0.1 for p, n in enumerate(counts)]
+        ratios = [logprobs[p] - task.candidates.reference[p, :n] for p, n in enumerate(counts)]
+        assert shared[name]["losses"][0]["loss"] == pytest.approx(_loss(targets, ratios, 0.5), rel=1e-3)
+        assert abs(shared[name]["losses"][0]["loss"] - fresh[name]["losses"][0]["loss"]) > 1e-2
+
+
+def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Whether another member or the shared adapter was there already changes nothing."""
+    weights = {"a": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    options = {"shared_steps": 3, "dpo": {"max_steps": 2}}
+    task.train(language_model, tmp_path, weights, **options)
+    whole = _bytes(tmp_path / "b")
+    shutil.rmtree(tmp_path / "b")
+    task.train(language_model, tmp_path, weights, **options)
+    assert _bytes(tmp_path / "b") == whole
+    for name in ("b", ".writing-shared"):
+        shutil.rmtree(tmp_path / name)
+    task.train(language_model, tmp_path, weights, **options)
+    assert _bytes(tmp_path / "b") == whole
 
 
 @pytest.mark.parametrize("emphasis", [0.0, 0.5])
@@ -279,6 +316,7 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
     [
         ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
         ({"group": 1}, "group: expected at least 2, got 1"),
+        ({"shared_steps": -1}, "shared_steps: expected at least 0, got -1"),
         ({"emphasis": 1.0}, r"emphasis: expected a number from 0 to below 1, got 1\.0"),
         ({"pairs_per_prompt": 0}, "pairs_per_prompt: expected at least 1, got 0"),
         ({"max_length": 1}, "max_length: expected at least 2, got 1"),
