@@ -35,7 +35,6 @@ from palm.seeds import derive_seed, isolated_rng
 logger = logging.getLogger(__name__)
 
 _SHARED = ".writing-shared"  # the adapter that members go on from; it goes when the stage that trains them is done
-_PER_BUCKET = 8  # responses of similar length that go through the model together
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,8 @@ def _train(
 ) -> tuple[Path, dict[str, Any]]:
     """Train one member, from the adapter `start` if there is one; returns where PEFT saved the adapter, and the history."""
     from palm.lm.training import last_checkpoint, quieten, training_arguments
-    from palm.policies.trainer import GroupCollator, GroupDPOTrainer, PreparedDPOTrainer
+    from palm.policies.groups import GroupCollator
+    from palm.policies.trainer import GroupDPOTrainer, PreparedDPOTrainer, layout_for
 
     soft = options.labels == "soft"
     defaults = {"learning_rate": 1e-4, "weight_decay": 0.0, "lr_scheduler_type": "cosine", "max_length": options.max_length}
@@ -253,8 +253,10 @@ def _train(
     arguments = training_arguments(
         "DPOConfig", {**defaults, **options.dpo}, folder=folder / f".writing-work-{member.id}", seed=seed
     )
-    buckets = max(1, round(arguments.per_device_train_batch_size * options.group / _PER_BUCKET))
-    collator = GroupCollator(language_model.tokenizer.pad_token_id, options.emphasis, buckets=buckets)
+    collator = None
+    if soft:
+        layout = layout_for(language_model, rows, arguments.per_device_train_batch_size * options.group)
+        collator = GroupCollator(layout, options.emphasis)
     base, work, saved = language_model.model, folder / f".writing-work-{member.id}", folder / f".writing-saved-{member.id}"
     with isolated_rng(seed):
         trainer = (GroupDPOTrainer if soft else PreparedDPOTrainer)(
@@ -263,7 +265,7 @@ def _train(
             train_dataset=rows,
             processing_class=language_model.tokenizer,
             peft_config=lora_config(options.lora),
-            data_collator=collator if soft else None,
+            data_collator=collator,
         )
         if start is not None:
             load_into(trainer.model, start)

@@ -51,13 +51,22 @@ def _loss(targets: list[np.ndarray], ratios: list[np.ndarray], emphasis: float) 
     return total
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize(("emphasis", "plain"), [(0.0, True), (0.5, True), (0.5, False), (0.9, True)])
 def test_loss_equals_an_independent_recount(
-    task: Any, language_model: LanguageModel, tmp_path: Path, emphasis: float, plain: bool, monkeypatch: pytest.MonkeyPatch
+    task: Any,
+    language_model: LanguageModel,
+    tmp_path: Path,
+    emphasis: float,
+    plain: bool,
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The reference is shifted at random, so that at the first step log-ratios are those shifts and not zero."""
     if not plain:
         monkeypatch.setattr("palm.policies.trainer._PLAIN_LOGITS", 0)
+    if not packed:
+        monkeypatch.setattr("palm.policies.groups._PACK", 1)
     shift = np.random.default_rng(1).normal(0, 2, size=task.candidates.reference.shape)
     shifted = TokenisedCandidates(task.candidates.prompts, task.candidates.responses, task.candidates.reference - shift)
     logs = task.train(language_model, tmp_path, {"m": WEIGHT}, candidates=shifted, emphasis=emphasis, dpo={"max_steps": 1})

@@ -1,0 +1,169 @@
+"""Groups of responses as tensors: what the soft loss of a batch needs, in one of two layouts.
+
+Buckets: every response with its prompt in a row of its own, rows of similar length in one padded tensor. For any model.
+
+Packs: responses of a group behind one copy of their prompt, each seeing the prompt and itself only. A prompt is read once a
+pack instead of once a response and hardly anything is padding: a step on 16 short responses costs about two thirds. Wants a
+model with position ids whose attention takes any mask (torch's SDPA) and texts so short that attention stays cheap.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+_PER_BUCKET = 8  # responses of similar length that go through the model together
+_PACK = 192  # tokens of a pack, about; attention grows with its square
+
+Row = dict[str, Any]
+"""A group: prompt_ids, responses, target (log-ratios at the optimum, each up to one constant), reference (log-probabilities)."""
+
+
+class GroupCollator:
+    """A batch of groups as tensors: the responses in a layout, and the pairs within groups that the loss compares."""
+
+    def __init__(self, layout: Callable[[list[Row]], dict[str, Any]], emphasis: float) -> None:
+        """Keep how responses are laid out; `emphasis` as in `TrainingOptions`."""
+        self.layout = layout
+        self.emphasis = emphasis
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """Tensors of a batch of groups.
+
+        Returns:
+            what the layout gives; reference (n,) of the responses in the order of the groups; first, second, label, share
+            (pairs,): the pairs of responses within groups, the probability that the first is preferred, and the pair's share of
+            the loss.
+        """
+        batch = self.layout(rows)
+        batch["reference"] = torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float32)
+        pairs, start = [], 0
+        for row in rows:
+            target = torch.tensor(row["target"], dtype=torch.float64)
+            above, below = torch.triu_indices(len(target), len(target), 1)
+            likely = torch.softmax(target, dim=0)
+            # Both parts sum to 1 over the group's pairs: each response is in len - 1 of them.
+            share = (1 - self.emphasis) / len(above) + self.emphasis * (likely[above] + likely[below]) / (len(target) - 1)
+            pairs.append((above + start, below + start, torch.sigmoid(target[above] - target[below]), share / len(rows)))
+            start += len(target)
+        first, second, label, share = (torch.cat(column) for column in zip(*pairs, strict=True))
+        return {**batch, "first": first, "second": second, "label": label.float(), "share": share.float()}
+
+
+class Buckets:
+    """One row a response, sorted by length into buckets, each padded by itself.
+
+    The number of buckets does not depend on the batch, so every rank runs as many forward passes. Sorting saves most of the
+    padding: at 1M parameters on CPU it halves the time of a step of 32 responses.
+    """
+
+    def __init__(self, pad_token_id: int, responses: int) -> None:
+        """Keep what padding needs; `responses` is how many a batch has, about."""
+        self.pad_token_id = pad_token_id
+        self.buckets = max(1, round(responses / _PER_BUCKET))
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """Tensors of all responses.
+
+        Returns:
+            input_ids, attention_mask, labels: one (n_b, length_b) tensor per bucket; start: where in a bucket the first
+            response begins, at least 1; place: (n,) where each response, in the order of the groups, lies among the buckets' rows.
+        """
+        texts = [(row["prompt_ids"], response) for row in rows for response in row["responses"]]
+        lengths = [len(prompt) + len(response) for prompt, response in texts]
+        order = np.argsort(lengths, kind="stable")
+        batch: dict[str, Any] = {"input_ids": [], "attention_mask": [], "labels": [], "start": []}
+        for bucket in np.array_split(order, min(self.buckets, len(order))):
+            width = max(lengths[index] for index in bucket)
+            ids = torch.full((len(bucket), width), self.pad_token_id)
+            attended = torch.zeros((len(bucket), width), dtype=torch.long)
+            labels = torch.full((len(bucket), width), -100)
+            for position, index in enumerate(bucket):
+                prompt, response = texts[index]
+                ids[position, : lengths[index]] = torch.tensor(prompt + response)
+                attended[position, : lengths[index]] = 1
+                labels[position, len(prompt) : lengths[index]] = torch.tensor(response)
+            batch["input_ids"].append(ids)
+            batch["attention_mask"].append(attended)
+            batch["labels"].append(labels)
+            batch["start"].append(max(1, min(len(texts[index][0]) for index in bucket)))
+        batch["place"] = torch.from_numpy(np.argsort(order))
+        return batch
+
+
+class Packs:
+    """Several responses a row behind one copy of their prompt.
+
+    A row holds the prompt without its last token, then for every response the prompt's last token and the response without
+    its last: each position predicts the token after it within its response, so labels need no shift over responses.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        """Keep what padding needs."""
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """Tensors of all responses.
+
+        Returns:
+            input_ids, position_ids, targets: (R, T); attention_mask: (R, 1, T, T) bool; where: (n, L) the flat positions that
+            predict each response's tokens, in the order of the groups; counted: (n, L) bool, False beyond a response's end.
+        """
+        packs: list[tuple[list[int], list[tuple[int, list[int]]]]] = []
+        number = 0
+        for row in rows:
+            for chosen in _balanced([len(response) for response in row["responses"]], len(row["prompt_ids"])):
+                packs.append((row["prompt_ids"], [(number + index, row["responses"][index]) for index in chosen]))
+            number += len(row["responses"])
+        width = max(len(prompt) - 1 + sum(len(response) for _, response in members) for prompt, members in packs)
+        longest = max(len(response) for _, members in packs for _, response in members)
+        ids = torch.full((len(packs), width), self.pad_token_id)
+        positions = torch.zeros((len(packs), width), dtype=torch.long)
+        targets = torch.zeros((len(packs), width), dtype=torch.long)
+        segment = torch.full((len(packs), width), -1)  # 0 is the prompt, -1 padding, which sees padding only
+        where = torch.zeros((number, longest), dtype=torch.long)
+        counted = torch.zeros((number, longest), dtype=torch.bool)
+        for line, (prompt, members) in enumerate(packs):
+            end = len(prompt) - 1
+            ids[line, :end] = torch.tensor(prompt[:-1], dtype=torch.long)
+            positions[line, :end] = torch.arange(end)
+            segment[line, :end] = 0
+            for place, (index, response) in enumerate(members, start=1):
+                span = slice(end, end + len(response))
+                ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
+                positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
+                targets[line, span] = torch.tensor(response)
+                segment[line, span] = place
+                where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
+                counted[index, : len(response)] = True
+                end = span.stop
+        same = (segment[:, :, None] == segment[:, None, :]) | ((segment[:, None, :] == 0) & (segment[:, :, None] > 0))
+        attended = same & torch.ones((width, width), dtype=torch.bool).tril()
+        return {
+            "input_ids": ids,
+            "position_ids": positions,
+            "targets": targets,
+            "attention_mask": attended[:, None],
+            "where": where,
+            "counted": counted,
+        }
+
+
+def _balanced(lengths: Sequence[int], prompt: int) -> list[list[int]]:
+    """Responses in packs of about `_PACK` tokens and of equal length as far as can be: the longest first, to the shortest pack."""
+    room = max(1, _PACK - prompt)
+    packs: list[list[int]] = [[] for _ in range(min(len(lengths), -(-sum(lengths) // room)))]
+    filled = [0] * len(packs)
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        least = filled.index(min(filled))
+        packs[least].append(index)
+        filled[least] += lengths[index]
+    return packs
+
+
+def worth_packing(rows: Sequence[Row]) -> bool:
+    """Whether two responses of usual length go into a pack, so that a prompt is read less often."""
+    lengths = [len(response) for row in rows for response in row["responses"]]
+    prompts = [len(row["prompt_ids"]) for row in rows]
+    return min(prompts) > 0 and 2 * float(np.mean(lengths)) + float(np.mean(prompts)) <= _PACK
