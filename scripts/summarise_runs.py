@@ -52,7 +52,7 @@ def row(folder: Path) -> list[float]:
         population["gain_of_main"]["mean"] if population else np.nan,
         np.nan if gap is None else gap,
         single,
-        np.nan if gap is None else gap / single,
+        np.nan if gap is None or single == 0 else gap / single,
         captured,
         max((entry["captured_gain"] for entry in singles), default=np.nan),
         min(shares, default=np.nan),
