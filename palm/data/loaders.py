@@ -108,9 +108,9 @@ def _read(
         if name.endswith((".jsonl", ".jsonl.gz", ".json.gz")):
             return str(path), _jsonl_rows(path)
         raise PairError(f"{path}: expected a file ending in {', '.join(_ENDINGS)}")
-    if path.is_dir():
-        raise PairError(f"{path}: expected a file ending in {', '.join(_ENDINGS)}, got a folder")
     if name.endswith(_ENDINGS) or isinstance(source, Path) or source.count("/") > 1 or source.startswith((".", "/", "~")):
+        if path.is_dir():
+            raise PairError(f"{path}: expected a file ending in {', '.join(_ENDINGS)}, got a folder")
         raise PairError(f"{path}: no such file")
     return str(source), _hub_rows(str(source), split, subset)
 

@@ -21,15 +21,14 @@ class ConfigError(ValueError):
 class _Loader(yaml.SafeLoader):
     """PyYAML reads 1e-4 as text, since YAML 1.1 wants a dot; here it is a number. And it lets a key come twice; here it may not."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping, all of whose keys differ."""
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} comes twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping as written, whose keys differ."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for place, (key, _) in enumerate(node.value):
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge" and (key.tag, key.value) in keys[:place]:
+                raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} comes twice", key.start_mark)
+        return node
 
 
 _Loader.add_implicit_resolver(

@@ -70,7 +70,7 @@ def check_rewards(config: Config) -> None:
     known = list(signature(method).parameters)
     for option in config.rewards.options:
         if option not in known:
-            close = get_close_matches(option, known, n=1)
+            close = get_close_matches(str(option), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
             raise PipelineError(f"rewards.options.{option}: {config.rewards.method} has no such option{hint}")
     given = bool(config.features.functions or config.features.reward_models)

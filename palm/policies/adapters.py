@@ -83,7 +83,10 @@ def load_into(model: Any, folder: Path) -> None:
     from safetensors.torch import load_file
 
     check_adapter(folder)
-    found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    try:
+        found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
+    except RuntimeError as error:
+        raise ArtifactError(f"{folder / WEIGHTS}: expected an adapter of the same shape: {error}") from error
     missing = [name for name in found.missing_keys if "lora_" in name]
     if found.unexpected_keys or missing:
         raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")

@@ -9,7 +9,7 @@ pack instead of once a response and hardly anything is padding. Wants a model wi
 `scripts/bench.py steps` measures both against one padded tensor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 
 _PER_BUCKET = 8  # responses of similar length that go through the model together
 _PACK = 192  # tokens of a pack, about; attention grows with its square
+_LONGEST = 768  # tokens of the longest text; rows of packs are as wide as the widest
 
 Row = dict[str, Any]
 """A group: prompt_ids, responses, target (log-ratios at the optimum, each up to one constant), reference (log-probabilities)."""
@@ -164,8 +165,18 @@ def _balanced(lengths: Sequence[int], prompt: int) -> list[list[int]]:
     return packs
 
 
-def worth_packing(rows: Sequence[Row]) -> bool:
-    """Whether two responses of usual length go into a pack, so that a prompt is read less often."""
-    lengths = [len(response) for row in rows for response in row["responses"]]
-    prompts = [len(row["prompt_ids"]) for row in rows]
-    return min(prompts) > 0 and 2 * float(np.mean(lengths)) + float(np.mean(prompts)) <= _PACK
+def worth_packing(rows: Iterable[Row], window: int) -> bool:
+    """Whether two responses of usual length go into a pack, and no text is so long that packs would be a loss or a mistake.
+
+    Args:
+        rows: all groups.
+        window: tokens that the model's attention looks back at least, everywhere.
+    """
+    total = longest = count = prompts = groups = 0
+    for row in rows:
+        prompt, lengths = len(row["prompt_ids"]), [len(response) for response in row["responses"]]
+        if prompt == 0 or min(lengths, default=0) == 0:
+            return False
+        total, count, prompts, groups = total + sum(lengths), count + len(lengths), prompts + prompt, groups + 1
+        longest = max(longest, prompt + max(lengths))
+    return groups > 0 and 2 * total / count + prompts / groups <= _PACK and longest <= min(window, _LONGEST)

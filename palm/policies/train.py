@@ -34,7 +34,7 @@ from palm.seeds import derive_seed, isolated_rng
 
 logger = logging.getLogger(__name__)
 
-_SHARED = ".writing-shared"  # the adapter that members go on from; it goes when the stage that trains them is done
+_SHARED = ".writing--shared"  # the adapter that members go on from; it goes when the stage that trains them is done
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ def train_members(
 
     def train(member: Member, target: Path, options: TrainingOptions, start: Path | None) -> dict[str, Any]:
         nonlocal language_model, trained
-        log = target.with_name(f"{target.name}.log.json")
-        if not (is_complete(target) and log.exists()):
+        log = _log(target)
+        if not _is_trained(target):
             if options.labels == "soft":
                 rows = _groups(candidates, rewards, member.weight, kl, options.group, seed)
             else:
@@ -224,11 +224,30 @@ def train_members(
         return history
 
     start = None
-    if options.shared_steps and members:
+    if options.shared_steps and any(not _is_trained(folder / member.id) for member in members):
         centre = Member("shared-steps", np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
+        _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}), None)
     return {member.id: train(member, folder / member.id, options, start) for member in members}
+
+
+def _log(target: Path) -> Path:
+    return target.with_name(f"{target.name}.log.json")
+
+
+def _is_trained(target: Path) -> bool:
+    return is_complete(target) and _log(target).exists()
+
+
+def _forget_another(shared: Path, made_with: dict[str, Any]) -> None:
+    """Remove an adapter of shared steps that was made for other members or with other options."""
+    note = shared.with_name(f"{shared.name}.made-with.json")
+    if rank() == 0 and not (note.exists() and read_json(note) == made_with):
+        shutil.rmtree(shared, ignore_errors=True)
+        _log(shared).unlink(missing_ok=True)
+        write_json(note, made_with)
+    barrier()
 
 
 def _train(
@@ -267,10 +286,10 @@ def _train(
             peft_config=lora_config(options.lora),
             data_collator=collator,
         )
-        if start is not None:
-            load_into(trainer.model, start)
         quieten(trainer, f"training {member.id}", track)
         try:
+            if start is not None:
+                load_into(trainer.model, start)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
             trainer.save_model(str(saved))
         finally:

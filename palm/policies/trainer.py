@@ -20,6 +20,16 @@ from palm.ranks import shards_models
 logger = logging.getLogger(__name__)
 
 _PLAIN_LOGITS = 2**24  # numbers; 64 MiB in float32
+_PACKABLE = (
+    "gemma3_text",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo2",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+)  # see tests/policies/test_groups.py
 
 
 class PreparedDPOTrainer(DPOTrainer):
@@ -55,7 +65,10 @@ class GroupDPOTrainer(PreparedDPOTrainer):
 
 
 def layout_for(language_model: LanguageModel, rows: Dataset, responses: int) -> Buckets | Packs:
-    """How a model is to read groups: in packs where that saves work and the model gives the same numbers, else in buckets.
+    """How a model is to read groups: in packs where that saves work and is known to be right, else in buckets.
+
+    Known to be right: an architecture in `_PACKABLE`, with torch's own attention, in one piece, on texts within its attention's
+    window; and on the longest group's first responses both layouts agree.
 
     Args:
         language_model: the base model, not split over processes yet, without adapters.
@@ -64,15 +77,17 @@ def layout_for(language_model: LanguageModel, rows: Dataset, responses: int) -> 
     """
     pad = language_model.tokenizer.pad_token_id
     buckets, packs = Buckets(pad, responses), Packs(pad)
-    model = language_model.model
-    if shards_models() or model.config._attn_implementation != "sdpa" or not worth_packing(list(rows.take(min(256, len(rows))))):
+    config = language_model.model.config
+    known = config.model_type in _PACKABLE and config._attn_implementation == "sdpa"
+    window = min(getattr(config, name, None) or 2**30 for name in ("sliding_window", "attention_chunk_size"))
+    if shards_models() or not known or not worth_packing(rows, window):
         return buckets
+    row = max(rows, key=lambda row: len(row["prompt_ids"]) + max(map(len, row["responses"])))
+    group = [{"prompt_ids": row["prompt_ids"], "responses": row["responses"][:3]}]
     with torch.inference_mode():
-        group = [rows[0]]
-        device = language_model.device
-        one = _bucket_logprobs(model, _to(device, buckets(group)), 0)
-        other = _pack_logprobs(model, _to(device, packs(group)), 0)
-    slack = 1e-3 if model.dtype == torch.float32 else 0.02
+        one = _bucket_logprobs(language_model.model, _to(language_model.device, buckets(group)), 0)
+        other = _pack_logprobs(language_model.model, _to(language_model.device, packs(group)), 0)
+    slack = 1e-3 if language_model.model.dtype == torch.float32 else 0.02
     if torch.allclose(one, other, rtol=slack, atol=slack):
         return packs
     logger.info("this model reads packed responses differently (by %.3g nats): they are not packed", (one - other).abs().max())

@@ -75,14 +75,11 @@ class LoRe:
             losses: dict[str, float] = {}
             if personal is None:
                 personal, losses = self._choose_personal(data, penalty, seed)
-            directions = self._alternate(data, population, personal, seed)[0]
+            directions = self._alternate(data, population, personal, seed)
         return self._finish(data, directions, penalty, personal, losses)
 
     def _choose_personal(self, data: Standardised, penalty: float, seed: int) -> tuple[float, dict[str, float]]:
-        """The personal penalty with the least loss on held-out pairs of the same users; infinity if none helps.
-
-        From the largest downwards, each beginning where the one before it ended.
-        """
+        """The personal penalty with the least loss on held-out pairs of the same users; infinity if none helps."""
         if self.rank == 1 or len(data.pairs.ids) < 2:
             return np.inf, {}
         fold = inner_folds(data.pairs, 5, np.random.default_rng(seed))
@@ -92,57 +89,43 @@ class LoRe:
             return np.inf, {}
         populations = [fit_population(train, penalty) for train, _ in parts]
         held_out = sum(len(test.pairs) for _, test in parts)
-        ends: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(parts)
         losses: dict[str, float] = {}
         rising = 0
         for personal in (np.inf, *sorted(self.personal_penalties, reverse=True)):
-            total = 0.0
-            for number, ((train, test), population) in enumerate(zip(parts, populations, strict=True)):
-                if np.isfinite(personal):
-                    ends[number] = self._alternate(train, population, personal, seed, start=ends[number])
-                total += self._held_out_loss(train, test, population, ends[number])
+            total = sum(
+                self._held_out_loss(train, test, population, personal, seed)
+                for (train, test), population in zip(parts, populations, strict=True)
+            )
             rising = 0 if total / held_out < min(losses.values(), default=np.inf) else rising + 1
             losses[str(personal)] = total / held_out
             if rising == 3:
                 break
         return float(min(losses, key=lambda name: losses[name])), losses
 
-    def _held_out_loss(
-        self, train: Standardised, test: Standardised, population: np.ndarray, fitted: tuple[np.ndarray, np.ndarray] | None
-    ) -> float:
-        """Log-loss, summed over test pairs, of fitted bases and weights, or of the population's reward if none."""
-        if fitted is None:
+    def _held_out_loss(self, train: Standardised, test: Standardised, population: np.ndarray, personal: float, seed: int) -> float:
+        """Log-loss, summed over test pairs, of bases and weights that the training pairs give."""
+        if not np.isfinite(personal):
             return float(log_loss(test.scores(population[:, None])[:, 0]).sum())
-        directions = fitted[0]
+        directions = self._alternate(train, population, personal, seed)
         scores = train.scores(directions)
         prior = learn_population(scores, train.pairs.code, len(train.pairs.ids), concentration=self.concentration)[0]
         known = np.minimum(np.searchsorted(train.pairs.ids, test.pairs.user), len(train.pairs.ids) - 1)
-        own = infer_weights(scores, train.pairs.code, len(train.pairs.ids), prior)[0]
-        weights = np.where((train.pairs.ids[known] == test.pairs.user)[:, None], own[known], prior.mean)
+        fitted = infer_weights(scores, train.pairs.code, len(train.pairs.ids), prior)[0]
+        weights = np.where((train.pairs.ids[known] == test.pairs.user)[:, None], fitted[known], prior.mean)
         return float(log_loss((test.scores(directions) * weights).sum(axis=1)).sum())
 
-    def _alternate(
-        self,
-        data: Standardised,
-        population: np.ndarray,
-        personal: float,
-        seed: int,
-        *,
-        start: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(d, K) bases and (U, K) weights for one personal penalty, from `start` or from the best of several beginnings."""
+    def _alternate(self, data: Standardised, population: np.ndarray, personal: float, seed: int) -> np.ndarray:
+        """(d, K) bases for one personal penalty, from the best of several beginnings."""
         same = np.repeat(population[:, None], self.rank, axis=1)
         if not np.isfinite(personal) or self.rank == 1:
-            return same, np.full((len(data.pairs.ids), self.rank), 1.0 / self.rank)
-        if start is not None:
-            return self._descend(data, *start, population, personal, rounds=self.rounds)[:2]
+            return same
         rng = np.random.default_rng(seed)
         users = len(data.pairs.ids)
         beginnings = [_spectral_weights(data, population, self.rank, rng)]
         beginnings += [rng.dirichlet(np.full(self.rank, 0.3), size=users) for _ in range(self.restarts)]
         tried = [self._descend(data, same, weights, population, personal, rounds=3) for weights in beginnings]
         directions, weights, _ = min(tried, key=lambda result: result[2])
-        return self._descend(data, directions, weights, population, personal, rounds=self.rounds)[:2]
+        return self._descend(data, directions, weights, population, personal, rounds=self.rounds)[0]
 
     def _descend(
         self,

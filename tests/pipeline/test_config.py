@@ -62,6 +62,7 @@ def test_text_that_looks_like_a_number_stays_text_in_quotes(tmp_path: Path) -> N
         ("- a\n- b", "expected keys and values, got list"),
         ("a: [", "expected a YAML file"),
         ("plan: {size: 3, kl: 0.1, size: 4}", r"expected a YAML file: (?s:.*)the key 'size' comes twice"),
+        ("? [a, b]\n: 1", "expected a YAML file"),
         ("seed: 1\noutput: a\nseed: 2", r"expected a YAML file: (?s:.*)the key 'seed' comes twice"),
         ("a: !!python/object/apply:os.getcwd []", "expected a YAML file"),
     ],
@@ -69,6 +70,13 @@ def test_text_that_looks_like_a_number_stays_text_in_quotes(tmp_path: Path) -> N
 def test_what_is_no_configuration_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{tmp_path}/run\.yaml: {message}"):
         _load(tmp_path, text)
+
+
+def test_merged_keys_may_be_overridden(tmp_path: Path) -> None:
+    text = "rewards: {options: &o {rank: 1}}\ntrain: {lora: &d {<<: *o, rank: 2, r: 8}, dpo: {<<: *d, r: 16}}"
+    config = _load(tmp_path, text)
+    assert config.train.lora == {"rank": 2, "r": 8}
+    assert config.train.dpo == {"rank": 2, "r": 16}
 
 
 def test_integers_stay_integers_where_both_are_meant(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """palm.policies.groups: both layouts give the log-probabilities that responses have on their own."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -58,25 +59,61 @@ def test_pairs_of_all_groups_share_the_loss_equally() -> None:
     assert np.bincount(sizes, batch["share"].numpy()) == pytest.approx([1 / 3] * 3)
 
 
-def test_long_texts_are_not_packed() -> None:
-    assert worth_packing(ROWS)
-    assert not worth_packing([_row(10, [200, 200])])
-    assert not worth_packing([_row(0, [3, 3])])
+def test_texts_that_packs_would_be_wrong_or_wasteful_for() -> None:
+    assert worth_packing(ROWS, 2**30)
+    assert worth_packing(ROWS, 50)
+    assert not worth_packing(ROWS, 49), "the longest text has 50 tokens"
+    assert not worth_packing([_row(10, [200, 200])], 2**30)
+    assert not worth_packing([*ROWS * 40, _row(10, [800, 3])], 2**30), "one text decides the width"
+    assert not worth_packing([*ROWS, _row(0, [3, 3])], 2**30)
+    assert not worth_packing([*ROWS, _row(3, [3, 0])], 2**30)
+    assert not worth_packing([], 2**30)
+
+
+@pytest.mark.parametrize("kind", trainer._PACKABLE)
+def test_every_packable_architecture_reads_packs_as_it_reads_texts(kind: str) -> None:
+    """Weights are drawn large, so that a token seen wrongly or at a wrong place would show."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    options = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 2, "vocab_size": 64}
+    config = AutoConfig.for_model(kind, **options, num_key_value_heads=1, head_dim=16, pad_token_id=0)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    with torch.inference_mode():
+        for weights in model.parameters():
+            weights.mul_(3.0)
+        packed = trainer._pack_logprobs(model, Packs(0)(ROWS), 0)
+        alone = trainer._bucket_logprobs(model, Buckets(0, 8)(ROWS), 0)
+    assert float(alone.std()) > 1
+    torch.testing.assert_close(packed, alone, rtol=1e-3, atol=1e-2)
+
+
+def test_a_window_shorter_than_the_texts_is_seen(language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import Dataset
+
+    monkeypatch.setattr(language_model.model.config, "sliding_window", 49, raising=False)
+    assert isinstance(trainer.layout_for(language_model, Dataset.from_list(ROWS), 8), Buckets)
+    monkeypatch.setattr(language_model.model.config, "sliding_window", 50, raising=False)
+    assert isinstance(trainer.layout_for(language_model, Dataset.from_list(ROWS), 8), Packs)
 
 
 def test_a_model_that_reads_packs_differently_gets_buckets(language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one would that knows neither position ids nor masks of its caller's."""
     from datasets import Dataset
 
-    rows = Dataset.from_list(ROWS)
-    assert isinstance(trainer.layout_for(language_model, rows, 8), Packs)
-    forward = language_model.model.forward
+    rows, model = Dataset.from_list(ROWS), copy.deepcopy(language_model.model)
+    with torch.inference_mode():
+        for weights in model.parameters():
+            weights.mul_(3.0)  # so that what is seen and where shows
+    decided = LanguageModel(model, language_model.tokenizer, "decided")
+    assert isinstance(trainer.layout_for(decided, rows, 8), Packs)
+    forward = model.forward
 
     def without(*args: Any, position_ids: Any = None, attention_mask: Any = None, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(language_model.model, "forward", without)
-    assert isinstance(trainer.layout_for(language_model, rows, 8), Buckets)
+    monkeypatch.setattr(model, "forward", without)
+    assert isinstance(trainer.layout_for(decided, rows, 8), Buckets)
 
 
 def test_other_attention_than_torchs_gets_buckets(language_model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

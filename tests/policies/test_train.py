@@ -103,7 +103,7 @@ def test_members_go_on_from_the_steps_that_they_share(task: Any, language_model:
     centre = task.train(language_model, tmp_path / "centre", {"c": WEIGHT}, dpo={"max_steps": 12})
     fresh = task.train(language_model, tmp_path / "fresh", weights, dpo={"max_steps": 1})
     shared = task.train(language_model, tmp_path / "shared", weights, shared_steps=12, dpo={"max_steps": 1})
-    assert _bytes(tmp_path / "shared" / ".writing-shared") == _bytes(tmp_path / "centre" / "c")
+    assert _bytes(tmp_path / "shared" / ".writing--shared") == _bytes(tmp_path / "centre" / "c")
     assert sorted(shared) == ["a", "b"]
     assert centre["c"]["losses"][-1]["loss"] < centre["c"]["losses"][0]["loss"]
     counts = [len(row) for row in task.candidates.responses]
@@ -127,10 +127,20 @@ def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, languag
     shutil.rmtree(tmp_path / "b")
     task.train(language_model, tmp_path, weights, **options)
     assert _bytes(tmp_path / "b") == whole
-    for name in ("b", ".writing-shared"):
+    for name in ("b", ".writing--shared"):
         shutil.rmtree(tmp_path / name)
     task.train(language_model, tmp_path, weights, **options)
     assert _bytes(tmp_path / "b") == whole
+
+
+def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Nor does a member called `shared` touch them."""
+    weights = {"shared": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    task.train(language_model, tmp_path / "fresh", weights, shared_steps=4, dpo={"max_steps": 1})
+    task.train(language_model, tmp_path / "used", weights, shared_steps=2, dpo={"max_steps": 1})
+    shutil.rmtree(tmp_path / "used" / "b")
+    task.train(language_model, tmp_path / "used", weights, shared_steps=4, dpo={"max_steps": 1})
+    assert _bytes(tmp_path / "used" / "b") == _bytes(tmp_path / "fresh" / "b")
 
 
 @pytest.mark.parametrize("emphasis", [0.0, 0.5])
