@@ -63,7 +63,7 @@ def test_kl_equals_brute_force_over_the_vocabulary(base_folder: Path) -> None:
     log_policy = response_logprobs(adapted, texts)
     with policy.disable_adapter():
         np.testing.assert_allclose(ratio, log_policy - response_logprobs(adapted, texts), rtol=1e-3, atol=1e-4)
-    assert min(expected) > 0.01, "the adapter does nothing, so this tests nothing"
+    assert min(expected) > 1e-3, "the adapter does nothing, so this tests nothing"
 
 
 def test_kl_from_itself_is_nothing(language_model: LanguageModel) -> None:
@@ -90,7 +90,7 @@ def test_mean_kl_over_samples_is_the_mean_log_ratio(base_folder: Path) -> None:
     difference = kl - ratio
     assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(texts))
     assert kl.std() < ratio.std()
-    assert kl.mean() > 10 * difference.std() / np.sqrt(len(texts))
+    assert kl.mean() > 5 * difference.std() / np.sqrt(len(texts))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 10, 37, 1000])
