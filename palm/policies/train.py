@@ -34,6 +34,7 @@ from palm.seeds import derive_seed, isolated_rng
 
 logger = logging.getLogger(__name__)
 
+_SHARED_ID = "shared-steps"
 _SHARED = ".writing--shared"  # the adapter that members go on from; it goes when the stage that trains them is done
 
 
@@ -225,7 +226,7 @@ def train_members(
 
     start = None
     if options.shared_steps and any(not _is_trained(folder / member.id) for member in members):
-        centre = Member("shared-steps", np.mean([member.weight for member in members], axis=0))
+        centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}), None)
@@ -244,7 +245,8 @@ def _forget_another(shared: Path, made_with: dict[str, Any]) -> None:
     """Remove an adapter of shared steps that was made for other members or with other options."""
     note = shared.with_name(f"{shared.name}.made-with.json")
     if rank() == 0 and not (note.exists() and read_json(note) == made_with):
-        shutil.rmtree(shared, ignore_errors=True)
+        for made in (shared, shared.with_name(f".writing-work-{_SHARED_ID}")):  # the adapter, and a killed run's checkpoints
+            shutil.rmtree(made, ignore_errors=True)
         _log(shared).unlink(missing_ok=True)
         write_json(note, made_with)
     barrier()
