@@ -83,7 +83,7 @@ def fit_directions(
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         directions = flat.reshape(width, bases)
-        margin = (data.scores(directions) * weights).sum(axis=1)
+        margin = np.einsum("nk,nk->n", data.scores(directions), weights)
         wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
         away, mean = directions - centre[:, None], directions.mean(axis=1)
         value = np.logaddexp(0.0, -margin).sum() + 0.5 * penalty * (away**2).sum() + 0.5 * centre_penalty * (mean**2).sum()

@@ -37,7 +37,7 @@ class LoRe:
             infinity included.
         concentration: pseudo-observations that keep weights off the simplex's faces.
         rounds: most alternations between weights and bases.
-        restarts: random beginnings tried beside the spectral one.
+        restarts: random beginnings tried beside the spectral one in the last fit.
     """
 
     rank: int = 5
@@ -98,15 +98,18 @@ class LoRe:
             )
             rising = 0 if total / held_out < min(losses.values(), default=np.inf) else rising + 1
             losses[str(personal)] = total / held_out
-            if rising == 3:
+            if rising == (3 if min(losses, key=lambda name: losses[name]) == "inf" else 2):
                 break
         return float(min(losses, key=lambda name: losses[name])), losses
 
     def _held_out_loss(self, train: Standardised, test: Standardised, population: np.ndarray, personal: float, seed: int) -> float:
-        """Log-loss, summed over test pairs, of bases and weights that the training pairs give."""
+        """Log-loss, summed over test pairs, of bases and weights that the training pairs give.
+
+        From the spectral beginning alone: on planted worlds it leads where the best of several does, and is a third of the time.
+        """
         if not np.isfinite(personal):
             return float(log_loss(test.scores(population[:, None])[:, 0]).sum())
-        directions = self._alternate(train, population, personal, seed)
+        directions = replace(self, restarts=0)._alternate(train, population, personal, seed)
         scores = train.scores(directions)
         prior = learn_population(scores, train.pairs.code, len(train.pairs.ids), concentration=self.concentration)[0]
         known = np.minimum(np.searchsorted(train.pairs.ids, test.pairs.user), len(train.pairs.ids) - 1)
@@ -123,6 +126,8 @@ class LoRe:
         users = len(data.pairs.ids)
         beginnings = [_spectral_weights(data, population, self.rank, rng)]
         beginnings += [rng.dirichlet(np.full(self.rank, 0.3), size=users) for _ in range(self.restarts)]
+        if len(beginnings) == 1:
+            return self._descend(data, same, beginnings[0], population, personal, rounds=self.rounds)[0]
         tried = [self._descend(data, same, weights, population, personal, rounds=3) for weights in beginnings]
         directions, weights, _ = min(tried, key=lambda result: result[2])
         return self._descend(data, directions, weights, population, personal, rounds=self.rounds)[0]
@@ -144,7 +149,7 @@ class LoRe:
             directions, loss = fit_directions(
                 data, weights[code], directions, penalty=personal, centre=population, centre_penalty=0.0, steps=15
             )
-            weights = infer_weights(data.scores(directions), code, users, prior, tolerance=1e-6)[0]
+            weights = infer_weights(data.scores(directions), code, users, prior, start=weights, tolerance=1e-6)[0]
             total = loss + 0.5 * personal * float(((directions - population[:, None]) ** 2).sum())
             if total > last * (1 - 1e-4):
                 break

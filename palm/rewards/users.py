@@ -132,7 +132,14 @@ def check_distinct(ids: np.ndarray) -> None:
 
 
 def infer_weights(
-    scores: np.ndarray, code: np.ndarray, users: int, prior: Population, *, tolerance: float = 1e-10, steps: int = 100
+    scores: np.ndarray,
+    code: np.ndarray,
+    users: int,
+    prior: Population,
+    *,
+    start: np.ndarray | None = None,
+    tolerance: float = 1e-10,
+    steps: int = 100,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The most probable weight of every user and its covariance.
 
@@ -141,6 +148,8 @@ def infer_weights(
         code: (n,) number of each pair's user, 0 to users - 1; users without pairs get the population's mean.
         users: U.
         prior: of the population.
+        start: (U, K) weights to begin near, those of a similar problem, say; the prior's mean unless given. The problem is
+            convex: a start changes the time and rounding, not the solution.
         tolerance: on half the squared Newton decrement, in nats.
         steps: most Newton steps.
 
@@ -161,25 +170,30 @@ def infer_weights(
     counts = np.bincount(code, minlength=users)
     ends = np.concatenate([[0], np.cumsum(counts)])
     mean, covariance = np.empty((users, bases)), np.empty((users, bases, bases))
-    start = 0
-    while start < users:  # blocks of whole users
-        limit = ends[start] + max(1, _CHUNK // bases**2)
-        end = max(start + 1, int(np.searchsorted(ends, limit, side="right")) - 1)
-        end = min(end, start + max(1, _CHUNK // bases**2), users)
-        rows = order[ends[start] : ends[end]]
-        block = _newton(scores[rows], code[rows] - start, end - start, prior, tolerance, steps)
-        mean[start:end], covariance[start:end] = block
-        start = end
+    first = 0
+    while first < users:  # blocks of whole users
+        limit = ends[first] + max(1, _CHUNK // bases**2)
+        end = max(first + 1, int(np.searchsorted(ends, limit, side="right")) - 1)
+        end = min(end, first + max(1, _CHUNK // bases**2), users)
+        rows = order[ends[first] : ends[end]]
+        begin = np.tile(prior.mean, (end - first, 1))
+        if start is not None:  # a little off the faces, where the barrier is steep
+            begin = 0.01 * begin + 0.99 * start[first:end]
+        block = _newton(scores[rows], code[rows] - first, begin, prior, tolerance, steps)
+        mean[first:end], covariance[first:end] = block
+        first = end
     return mean, covariance
 
 
 def _newton(
-    scores: np.ndarray, code: np.ndarray, users: int, prior: Population, tolerance: float, steps: int
+    scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Population, tolerance: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Newton steps on the simplex with backtracking for one block of users whose pairs are in order."""
+    """Newton steps on the simplex with backtracking from (U, K) weights, for one block of users whose pairs are in order."""
     tangent = tangent_basis(len(prior.mean))  # (K, K - 1)
-    weights = np.tile(prior.mean, (users, 1))
-    active = np.unique(code)  # users without pairs are done: their solution is the prior's mean
+    active = np.unique(code)
+    idle = np.ones(len(weights), dtype=bool)
+    idle[active] = False
+    weights[idle] = prior.mean  # the solution for users without pairs
     pairs = np.arange(len(code))
     for _ in range(steps):
         if len(active) == 0:
@@ -211,7 +225,7 @@ def _newton(
 
 
 def _value(scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Population) -> np.ndarray:
-    margin = (scores * weights[code]).sum(axis=1)
+    margin = np.einsum("nk,nk->n", scores, weights[code])
     loss = np.bincount(code, np.logaddexp(0.0, -margin), minlength=len(weights))
     away = weights - prior.mean
     return loss + 0.5 * ((away @ prior.precision) * away).sum(axis=1) - prior.concentration * (np.log(weights) @ prior.mean)
@@ -222,7 +236,7 @@ def _objective(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Value (U,), gradient (U, K) and Hessian (U, K, K)."""
     users, bases = weights.shape
-    margin = (scores * weights[code]).sum(axis=1)
+    margin = np.einsum("nk,nk->n", scores, weights[code])
     wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))  # sigmoid(-margin), without overflow
     gradient = -prior.concentration * prior.mean / weights + (weights - prior.mean) @ prior.precision
     hessian = np.zeros((users, bases, bases))
@@ -258,8 +272,9 @@ def learn_population(
     bases = scores.shape[1]
     population = Population.flat(bases, concentration)
     tangent = tangent_basis(bases)
+    mean = None
     for _ in range(rounds):
-        mean, covariance = infer_weights(scores, code, users, population)
+        mean, covariance = infer_weights(scores, code, users, population, start=mean)
         if bases == 1:
             break
         centre = np.maximum(mean.mean(axis=0), 1e-3)
@@ -272,7 +287,7 @@ def learn_population(
         population = Population(centre, precision, concentration)
         if moved < 1e-4:
             break
-    mean, covariance = infer_weights(scores, code, users, population)
+    mean, covariance = infer_weights(scores, code, users, population)  # as whoever infers them anew begins
     return population, mean, covariance
 
 

@@ -73,6 +73,26 @@ def test_pairs_in_any_order_and_blocks_of_any_size_give_the_same(monkeypatch, ch
     np.testing.assert_allclose(again[1], covariance, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk", [16 * 30, 2**22])
+@pytest.mark.parametrize("start", ["solution", "vertices", "random"])
+def test_where_newton_begins_does_not_change_where_it_ends(monkeypatch, start, chunk):
+    prior, _, scores, code = twenty()
+    scores, code = scores[code != 7], code[code != 7]  # one user without pairs
+    mean, covariance = infer_weights(scores, code, 20, prior)
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    begin = {
+        "solution": mean,
+        "vertices": np.eye(mean.shape[1])[np.arange(20) % mean.shape[1]],
+        "random": np.random.default_rng(0).dirichlet(np.full(mean.shape[1], 0.1), size=20),
+    }[start]
+    kept = begin.copy()
+    again = infer_weights(scores, code, 20, prior, start=begin)
+    np.testing.assert_allclose(again[0], mean, atol=1e-7)
+    np.testing.assert_allclose(again[1], covariance, atol=1e-6)
+    np.testing.assert_array_equal(again[0][7], prior.mean)
+    np.testing.assert_array_equal(begin, kept)
+
+
 def test_users_without_pairs_have_the_populations_weight_and_spread():
     prior = random_prior(3, np.random.default_rng(0))
     mean, covariance = infer_weights(np.zeros((0, 3)), np.zeros(0, dtype=np.int64), 2, prior)
