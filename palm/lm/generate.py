@@ -17,7 +17,7 @@ class Sample:
 
     Attributes:
         text: the response without special tokens.
-        token_ids: what was sampled, with the end-of-sequence token if it was reached.
+        token_ids: what was sampled, with the token that ended it if one did.
     """
 
     text: str
@@ -88,6 +88,7 @@ def sample_batch(
     for row, prompt_ids in enumerate(encoded):  # left padding: every prompt ends where its response begins
         ids[row, width - len(prompt_ids) :] = torch.tensor(prompt_ids)
         mask[row, width - len(prompt_ids) :] = 1
+    ends = language_model.end_ids
     with _own_distribution(model), isolated_rng(derive_seed(seed, "sample", batch.number)), torch.inference_mode():
         output = model.generate(
             input_ids=ids.to(language_model.device),
@@ -98,10 +99,10 @@ def sample_batch(
             top_p=1.0,
             num_return_sequences=count,
             max_new_tokens=max_new_tokens,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
         )
-    responses = [_until_end(row, tokenizer.eos_token_id) for row in output[:, width:].tolist()]
+    responses = [_until_end(row, set(ends)) for row in output[:, width:].tolist()]
     texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
     samples = [Sample(text.strip() or " ", row) for text, row in zip(texts, responses, strict=True)]
     return [samples[start : start + count] for start in range(0, len(samples), count)]
@@ -131,5 +132,5 @@ def sample_responses(
     return results
 
 
-def _until_end(row: list[int], end: int) -> list[int]:
-    return row[: row.index(end) + 1] if end in row else row
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    return next((row[: place + 1] for place, token in enumerate(row) if token in ends), row)

@@ -26,6 +26,14 @@ class LanguageModel:
         """Where the model's parameters are."""
         return next(self.model.parameters()).device
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a response: the tokenizer's, and those that the model's generation settings add (a turn's end, say)."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        own = model.generation_config.eos_token_id
+        listed = own if isinstance(own, list | tuple) else [own]
+        return sorted({int(token) for token in (self.tokenizer.eos_token_id, *listed) if token is not None})
+
 
 def load_tokenizer(source: str | Path, *, revision: str | None = None) -> Any:
     """A model's tokenizer; one without a padding token pads with its end-of-sequence token."""

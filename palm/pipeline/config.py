@@ -203,7 +203,7 @@ class TrainConfig:
             mean weight, unless a policy that is trained anyway has 97 % of the gain planned there.
         labels: "soft" (the planned policy itself) or "hard" (TRL's own losses on pairs that say only which is better).
         group: responses of a prompt that are compared with each other at a time (soft).
-        emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses (soft).
+        listwise: share of the loss that compares a group's responses all at once and not by pairs, 0 to 1 (soft).
         pairs_per_prompt: pairs of each prompt (hard).
         shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
         max_length: longest prompt and response in tokens.
@@ -214,7 +214,7 @@ class TrainConfig:
     baselines: bool = True
     labels: str = "soft"
     group: int = 8
-    emphasis: float = 0.5
+    listwise: float = 0.5
     pairs_per_prompt: int = 16
     shared_steps: int = 0
     max_length: int = 1024

@@ -22,7 +22,7 @@ def training_options(config: Config) -> TrainingOptions:
     return TrainingOptions(
         labels=train.labels,
         group=train.group,
-        emphasis=train.emphasis,
+        listwise=train.listwise,
         pairs_per_prompt=train.pairs_per_prompt,
         shared_steps=train.shared_steps,
         max_length=train.max_length,

@@ -26,32 +26,32 @@ Row = dict[str, Any]
 class GroupCollator:
     """A batch of groups as tensors: the responses in a layout, and the pairs within groups that the loss compares."""
 
-    def __init__(self, layout: Callable[[list[Row]], dict[str, Any]], emphasis: float) -> None:
-        """Keep how responses are laid out; `emphasis` as in `TrainingOptions`."""
+    def __init__(self, layout: Callable[[list[Row]], dict[str, Any]]) -> None:
+        """Keep how responses are laid out."""
         self.layout = layout
-        self.emphasis = emphasis
 
     def __call__(self, rows: list[Row]) -> dict[str, Any]:
         """Tensors of a batch of groups.
 
         Returns:
-            what the layout gives; reference (n,) of the responses in the order of the groups; first, second, label, share
-            (pairs,): the pairs of responses within groups, the probability that the first is preferred, and the pair's share of
-            the loss.
+            what the layout gives; of the responses in the order of the groups: reference, likely (n,), the planned policy's
+            probability of each within its group, and group (n,), its group's number; first, second, label, share (pairs,): the
+            pairs of responses within groups, the probability that the first is preferred, and the pair's share of the loss.
         """
         batch = self.layout(rows)
         batch["reference"] = torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float32)
-        pairs, start = [], 0
+        pairs, likely, start = [], [], 0
         for row in rows:
             target = torch.tensor(row["target"], dtype=torch.float64)
             above, below = torch.triu_indices(len(target), len(target), 1)
-            likely = torch.softmax(target, dim=0)
-            # Both parts sum to 1 over the group's pairs: each response is in len - 1 of them.
-            share = (1 - self.emphasis) / len(above) + self.emphasis * (likely[above] + likely[below]) / (len(target) - 1)
-            pairs.append((above + start, below + start, torch.sigmoid(target[above] - target[below]), share / len(rows)))
+            likely.append(torch.softmax(target, dim=0))
+            share = torch.full((len(above),), 1 / (len(above) * len(rows)))
+            pairs.append((above + start, below + start, torch.sigmoid(target[above] - target[below]), share))
             start += len(target)
         first, second, label, share = (torch.cat(column) for column in zip(*pairs, strict=True))
-        return {**batch, "first": first, "second": second, "label": label.float(), "share": share.float()}
+        batch["likely"] = torch.cat(likely).float()
+        batch["group"] = torch.repeat_interleave(torch.tensor([len(row["target"]) for row in rows]))
+        return {**batch, "first": first, "second": second, "label": label.float(), "share": share}
 
 
 class Buckets:

@@ -1,10 +1,12 @@
 """Train the members of a portfolio: one LoRA policy per weight, on one base model, in one process.
 
 Soft labels (the default): each response of a group is run once and compared with every other of its group by the DPO loss
-with label sigmoid((w.phi_a - w.phi_b) / kl) and logit log pi/pi_ref(a) - log pi/pi_ref(b). The loss is least where the
-log-ratio is w.phi / kl + a constant of the group: at the planned Gibbs policy, for any positive weights of the pairs. A
-prompt's candidates are dealt into groups once; only through the model itself are groups compared. Hard labels: TRL's
-own DPO losses on pairs that say only which is better.
+with label sigmoid((w.phi_a - w.phi_b) / kl) and logit log pi/pi_ref(a) - log pi/pi_ref(b), and with all others at once by the
+cross-entropy of softmax(w.phi / kl) with softmax(log pi/pi_ref) over the group. Both are least where the log-ratio is
+w.phi / kl + a constant of the group: at the planned Gibbs policy. Pairs teach all differences alike, the list what the planned
+policy would really say; in the embedded world half of each reached more of the planned gain than pairs alone. A prompt's
+candidates are dealt into groups once; only through the model itself are groups compared. Hard labels: TRL's own DPO losses on
+pairs that say only which is better.
 
 What members share is made once: token ids, the reference's log-probabilities of every candidate and, if asked for, the
 first steps: an adapter for the mean of the members' weights, which every member goes on from.
@@ -45,8 +47,8 @@ class TrainingOptions:
     Attributes:
         labels: "soft" or "hard"; see the module's text.
         group: about how many responses of a prompt are compared with each other at a time (soft labels), at least 2.
-        emphasis: share of a pair's weight that goes by how likely the planned policy gives its two responses; the rest
-            is uniform. 0 to below 1. Where the loss is least does not depend on it, what is learnt first does.
+        listwise: share of the loss that compares a group's responses all at once, the rest compares pairs (soft labels); 0 to 1.
+            Where the loss is least does not depend on it, what is learnt first does.
         pairs_per_prompt: pairs of each prompt (hard labels).
         shared_steps: steps at the mean of the members' weights, taken once, after which each member takes its own; 0 lets every
             member begin afresh. Log-ratios of planned policies are linear in the weight, so most of what is learnt is the same.
@@ -57,7 +59,7 @@ class TrainingOptions:
 
     labels: str = "soft"
     group: int = 8
-    emphasis: float = 0.5
+    listwise: float = 0.5
     pairs_per_prompt: int = 16
     shared_steps: int = 0
     max_length: int = 1024
@@ -76,8 +78,8 @@ class TrainingOptions:
             raise ValueError(f"labels: expected 'soft' or 'hard', got {self.labels!r}")
         if self.group < 2:
             raise ValueError(f"group: expected at least 2, got {self.group}")
-        if not 0 <= self.emphasis < 1:
-            raise ValueError(f"emphasis: expected a number from 0 to below 1, got {self.emphasis}")
+        if not 0 <= self.listwise <= 1:
+            raise ValueError(f"listwise: expected a number from 0 to 1, got {self.listwise}")
         if self.pairs_per_prompt < 1:
             raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
         if self.shared_steps < 0:
@@ -277,7 +279,7 @@ def _train(
     collator = None
     if soft:
         layout = layout_for(language_model, rows, arguments.per_device_train_batch_size * options.group)
-        collator = GroupCollator(layout, options.emphasis)
+        collator = GroupCollator(layout)
     base, work, saved = language_model.model, folder / f".writing-work-{member.id}", folder / f".writing-saved-{member.id}"
     with isolated_rng(seed):
         trainer = (GroupDPOTrainer if soft else PreparedDPOTrainer)(
@@ -288,6 +290,8 @@ def _train(
             peft_config=lora_config(options.lora),
             data_collator=collator,
         )
+        if soft:
+            trainer.listwise = options.listwise
         quieten(trainer, f"training {member.id}", track)
         try:
             if start is not None:

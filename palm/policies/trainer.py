@@ -43,7 +43,13 @@ class PreparedDPOTrainer(DPOTrainer):
 
 
 class GroupDPOTrainer(PreparedDPOTrainer):
-    """DPO with soft labels on all pairs within groups of responses; rows hold prompt_ids, responses, target, reference."""
+    """DPO with soft labels on all pairs within groups of responses; rows hold prompt_ids, responses, target, reference.
+
+    Attributes:
+        listwise: as in `palm.policies.train.TrainingOptions`.
+    """
+
+    listwise = 0.0
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["prompt_ids", "responses", "target", "reference"]
@@ -55,12 +61,19 @@ class GroupDPOTrainer(PreparedDPOTrainer):
         return 6 * tokens * int(self.model.num_parameters(exclude_embeddings=True))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
-        """Cross-entropy between the labels and the sigmoid of differences of log-ratios, weighted over pairs."""
+        """Cross-entropy of the labels with what the log-ratios say: over pairs by the sigmoid, over groups by the softmax."""
         logprobs = _pack_logprobs if "where" in inputs else _bucket_logprobs
         ratio = logprobs(model, inputs, len(self.processing_class)) - inputs["reference"]
         logit = ratio[inputs["first"]] - ratio[inputs["second"]]
         surprise = torch.nn.functional.binary_cross_entropy_with_logits(logit, inputs["label"], reduction="none")
-        loss = (inputs["share"] * surprise).sum()
+        loss = (1 - self.listwise) * (inputs["share"] * surprise).sum()
+        if self.listwise:
+            group = inputs["group"]
+            groups = group.max() + 1
+            top = ratio.new_full((groups,), -torch.inf).scatter_reduce(0, group, ratio.detach(), "amax")
+            total = ratio.new_zeros(groups).index_add(0, group, (ratio - top[group]).exp())
+            logprobs_in_group = ratio - top[group] - total.log()[group]
+            loss = loss - self.listwise * (inputs["likely"] * logprobs_in_group).sum() / groups
         return (loss, {"ratio": ratio}) if return_outputs else loss
 
 

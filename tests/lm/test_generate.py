@@ -103,3 +103,24 @@ def test_samples_end_at_the_end_token_or_the_longest_length(language_model: Lang
 def test_options_out_of_range(language_model: LanguageModel, options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample_batch(language_model, PROMPTS, Batch(0, [0]), **{"count": 1, **options})
+
+
+def test_every_token_that_the_models_own_settings_end_with_ends_a_response(language_model: LanguageModel) -> None:
+    """Chat models end a turn with a token that is not the tokenizer's end of sequence; its probability stays as it is."""
+    batch, options = Batch(0, [0, 1]), {"count": 20, "max_new_tokens": 30}
+    before = sample_batch(language_model, PROMPTS, batch, **options)
+    drawn = [token for samples in before for sample in samples for token in sample.token_ids[1:-1]]
+    turn = max(sorted(set(drawn)), key=drawn.count)
+    kept = language_model.model.generation_config.eos_token_id
+    try:
+        language_model.model.generation_config.eos_token_id = [kept, turn]
+        assert language_model.end_ids == sorted([kept, turn])
+        after = sample_batch(language_model, PROMPTS, batch, **options)
+    finally:
+        language_model.model.generation_config.eos_token_id = kept
+    ends = {kept, turn}
+    for samples in after:
+        for sample in samples:
+            assert not ends & set(sample.token_ids[:-1])
+            assert sample.token_ids[-1] in ends or len(sample.token_ids) == 30
+    assert any(sample.token_ids[-1] == turn for samples in after for sample in samples)

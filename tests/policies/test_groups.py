@@ -53,10 +53,12 @@ def test_a_pack_reads_its_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pairs_of_all_groups_share_the_loss_equally() -> None:
-    batch = GroupCollator(Packs(0), 0.5)(ROWS)
+    batch = GroupCollator(Packs(0))(ROWS)
     assert len(batch["first"]) == 6 + 1 + 21
     sizes = np.repeat([0, 1, 2], [6, 1, 21])
     assert np.bincount(sizes, batch["share"].numpy()) == pytest.approx([1 / 3] * 3)
+    assert batch["group"].tolist() == [0] * 4 + [1] * 2 + [2] * 7
+    assert np.bincount(batch["group"], batch["likely"].numpy()) == pytest.approx([1.0] * 3)
 
 
 def test_texts_that_packs_would_be_wrong_or_wasteful_for() -> None:
