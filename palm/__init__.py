@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palm.features.encode import embed
     from palm.features.pairs import PairFeatures
     from palm.portfolio import GibbsOracle, Portfolio, certify, plan_portfolio
-    from palm.rewards import BradleyTerry, Given, LoRe, Reference
+    from palm.rewards import BradleyTerry, Given, LoRe, PReF, Reference
     from palm.routing import Router
 
 __version__ = "0.1.0"
@@ -26,6 +26,7 @@ _HOMES = {
     "BradleyTerry": "palm.rewards",
     "Given": "palm.rewards",
     "LoRe": "palm.rewards",
+    "PReF": "palm.rewards",
     "Reference": "palm.rewards",
     "GibbsOracle": "palm.portfolio",
     "Portfolio": "palm.portfolio",
@@ -43,6 +44,7 @@ __all__ = [
     "GibbsOracle",
     "Given",
     "LoRe",
+    "PReF",
     "PairFeatures",
     "Portfolio",
     "Reference",

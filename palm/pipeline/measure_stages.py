@@ -10,6 +10,7 @@ from palm.data.planted import basis_rewards
 from palm.data.schema import Text, as_messages
 from palm.evaluation import accuracy, compare, coverage, diversity
 from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio
+from palm.features.pairs import PairFeatures
 from palm.lm.logprobs import response_kl, response_logprobs
 from palm.lm.sampling import sample_to_folder
 from palm.lm.tokens import encode, encode_prompt
@@ -157,17 +158,19 @@ def _accuracies(context: Context, users: dict[str, UserWeights]) -> dict[str, An
             held_out = features[f"{part}_test"]
             if len(held_out) == 0:
                 continue
-            found[name, part] = accuracy(model, held_out, _weights_for(model, users[part], held_out.ids), seed=context.seed)
+            own = users[part].select(held_out.ids) if name == main else _own_users(model, part, features, held_out.ids)
+            found[name, part] = accuracy(model, held_out, own, seed=context.seed)
             table[name][part] = found[name, part].record()
             if name != main:
                 table[name][part]["gain_of_main"] = compare(found[main, part], found[name, part], seed=context.seed).record()
     return table
 
 
-def _weights_for(model: RewardModel, users: UserWeights, ids: np.ndarray) -> UserWeights:
-    if model.geometry == "simplex":
-        return users.select(ids)
-    return UserWeights(ids, np.ones((len(ids), 1)), np.zeros((len(ids), 1, 1)))
+def _own_users(model: RewardModel, part: str, features: dict[str, PairFeatures], ids: np.ndarray) -> UserWeights:
+    """Users as a model itself sees them: the seen from its fit, the unseen from their few pairs."""
+    if part == "seen" and model.users is not None:
+        return model.users.select(ids)
+    return model.infer(features["unseen_context"], ids=ids)
 
 
 def _members(planned: Portfolio, portfolio: Portfolio, measured: dict[str, Measured], oracle: GibbsOracle) -> list[dict[str, Any]]:

@@ -61,12 +61,13 @@ def check_rewards(config: Config) -> None:
     for name in [config.rewards.method, *config.rewards.compare]:
         if name not in METHODS:
             raise PipelineError(f"rewards.method, rewards.compare: expected names out of {', '.join(METHODS)}, got {name!r}")
-    if config.rewards.method in ("Reference", "BradleyTerry"):
-        raise PipelineError(
-            f"rewards.method: expected a method with weights on the simplex (LoRe, Given), got {config.rewards.method!r}: one "
-            "reward for everyone needs no portfolio; put it in rewards.compare"
-        )
     method = METHODS[config.rewards.method]
+    if method.geometry != "simplex":
+        able = ", ".join(name for name, known in METHODS.items() if known.geometry == "simplex")
+        raise PipelineError(
+            f"rewards.method: expected a method with weights on the simplex ({able}), got {config.rewards.method!r}, "
+            f"whose geometry is {method.geometry!r}: it cannot feed a portfolio; put it in rewards.compare"
+        )
     known = list(signature(method).parameters)
     for option in config.rewards.options:
         if option not in known:

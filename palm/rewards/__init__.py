@@ -7,7 +7,9 @@ from palm.hub import locate
 from palm.rewards.base import RECORD, Calibration, Estimator, PopulationModel, RewardModel, SimplexModel
 from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
+from palm.rewards.linear import LinearModel
 from palm.rewards.lore import LoRe
+from palm.rewards.pref import PReF
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.tensor import RewardTensor, reward_tensor
 from palm.rewards.users import Population, UserWeights
@@ -16,6 +18,7 @@ METHODS: dict[str, type[Estimator]] = {
     "Reference": Reference,
     "BradleyTerry": BradleyTerry,
     "LoRe": LoRe,
+    "PReF": PReF,
     "Given": Given,
 }
 """Every method by name; the only place to register one."""
@@ -32,6 +35,8 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
     geometry = record.get("geometry") if isinstance(record, dict) else None
     if geometry == "simplex":
         return SimplexModel.from_pretrained(folder)
+    if geometry == "linear":
+        return LinearModel.from_pretrained(folder)
     if geometry == "none":
         kind = ReferenceModel if record.get("method") == "Reference" else PopulationModel
         return kind.from_pretrained(folder)
@@ -43,7 +48,9 @@ __all__ = [
     "BradleyTerry",
     "Calibration",
     "Given",
+    "LinearModel",
     "LoRe",
+    "PReF",
     "Population",
     "PopulationModel",
     "Reference",

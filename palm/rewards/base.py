@@ -23,7 +23,13 @@ ARRAYS = "reward.safetensors"
 
 
 class Estimator(Protocol):
-    """What every method's class offers."""
+    """What every method's class offers.
+
+    Attributes:
+        geometry: of the models that it fits.
+    """
+
+    geometry: ClassVar[str]
 
     def fit(self, features: PairFeatures, seed: int = 0) -> "RewardModel":
         """Learn from seen users' pairs."""
@@ -115,6 +121,30 @@ def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
     return array
 
 
+def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which pairs are whose, for users asked for in some order.
+
+    Args:
+        context: pairs.
+        ids: users wanted, all different; by default those of `context`.
+
+    Returns:
+        wanted: (U,) ids; rows: (n,) the pairs that belong to one of them; code: (n,) the position among `wanted` of each.
+
+    Raises:
+        ValueError: a user is asked for twice.
+    """
+    wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+    check_distinct(wanted)
+    if len(wanted) == 0 or len(context) == 0:
+        return wanted, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    order = np.argsort(wanted)
+    place = order[np.minimum(np.searchsorted(wanted, context.ids, sorter=order), len(wanted) - 1)]
+    code = np.where(wanted[place] == context.ids, place, -1)[context.code]
+    rows = np.flatnonzero(code >= 0)
+    return wanted, rows, code[rows]
+
+
 @dataclass(frozen=True)
 class SimplexModel(RewardModel):
     """Linear bases phi_k(h) = h.V_k, calibrated, and users with a weight on the simplex.
@@ -160,16 +190,9 @@ class SimplexModel(RewardModel):
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Posterior weights from pairs; users without pairs get the population's mean and spread."""
-        wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
-        check_distinct(wanted)
-        place: np.ndarray = np.zeros(0, dtype=np.int64)
-        order = np.argsort(wanted)
-        if len(wanted):
-            place = order[np.minimum(np.searchsorted(wanted, context.user, sorter=order), len(wanted) - 1)]
-        kept = wanted[place] == context.user if len(context) else np.zeros(0, dtype=bool)
-        scores = self.pair_scores(context) if len(context) else np.zeros((0, len(self.names)))
-        code = np.asarray(place, dtype=np.int64)
-        mean, covariance = infer_weights(scores[kept], code[kept], len(wanted), self.population)
+        wanted, rows, code = place_users(context, ids)
+        scores = self.pair_scores(context)[rows] if len(rows) else np.zeros((0, len(self.names)))
+        mean, covariance = infer_weights(scores, code, len(wanted), self.population)
         return UserWeights(wanted, mean, covariance)
 
     def _write(self, folder: Path) -> None:

@@ -6,10 +6,12 @@ methods must beat.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration, PopulationModel
-from palm.rewards.logistic import Standardised, choose_penalty, fit_population
+from palm.rewards.folds import choose_penalty, split_folds
+from palm.rewards.logistic import Standardised, fit_population
 from palm.threads import one_scipy_thread
 
 
@@ -22,6 +24,7 @@ class BradleyTerry:
     """
 
     penalty: float | None = None
+    geometry: ClassVar[str] = "none"
 
     def fit(self, features: PairFeatures, seed: int = 0) -> PopulationModel:
         """Learn the reward.
@@ -39,7 +42,7 @@ class BradleyTerry:
             raise ValueError("features: expected at least one pair, got none")
         data = Standardised.of(features)
         with one_scipy_thread():
-            penalty, losses = (self.penalty, {}) if self.penalty is not None else choose_penalty(data, seed=seed)
+            penalty, losses = (self.penalty, {}) if self.penalty is not None else choose_penalty(split_folds(data, seed=seed))
             direction = fit_population(data, penalty) / data.scale
         calibration = Calibration.common_width(features.items.project(direction[:, None]))
         details = {"penalty": penalty, "held_out_loss": losses, "pairs": len(features)}

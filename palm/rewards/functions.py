@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -99,6 +100,7 @@ class Given:
 
     names: tuple[str, ...] = ()
     concentration: float = 0.1
+    geometry: ClassVar[str] = "simplex"
 
     def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
         """Calibrate each reward into [0, 1], and learn how sharply users judge and what the population wants.

@@ -12,9 +12,6 @@ from scipy.optimize import minimize
 
 from palm.features.pairs import PairFeatures
 
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
-"""Ridge penalties that cross-validation chooses among, for features of unit variance, in nats per squared weight."""
-
 
 @dataclass(frozen=True)
 class Standardised:
@@ -111,45 +108,3 @@ def fit_population(data: Standardised, penalty: float, start: np.ndarray | None 
 def log_loss(margin: np.ndarray) -> np.ndarray:
     """(n,) nats of surprise at the judgements, given (n,) logits."""
     return np.logaddexp(0.0, -margin)
-
-
-def choose_penalty(data: Standardised, *, folds: int = 5, seed: int = 0) -> tuple[float, dict[str, float]]:
-    """The ridge penalty with the least held-out loss of one reward for everyone.
-
-    Folds keep a group's pairs together (a text's pairs where there are no groups), so repeats cannot leak.
-
-    Returns:
-        the penalty, and the mean held-out loss of each penalty tried.
-    """
-    rng = np.random.default_rng(seed)
-    fold = inner_folds(data.pairs, folds, rng)
-    if fold.max() == 0:  # a single pair leaves nothing to hold out
-        return 100.0, {}
-    losses: dict[str, float] = {}
-    parts = [(data.select(fold != number), data.select(fold == number)) for number in range(fold.max() + 1)]
-    starts: list[np.ndarray | None] = [None] * len(parts)
-    best, rising = np.inf, 0
-    for penalty in sorted(PENALTIES, reverse=True):  # strong first: its solution is near 0 and starts the next
-        total = 0.0
-        for number, (train, test) in enumerate(parts):
-            starts[number] = fit_population(train, penalty, starts[number])
-            total += float(log_loss(test.scores(starts[number][:, None])[:, 0]).sum())  # type: ignore[index]
-        losses[str(penalty)] = total / len(data.pairs)
-        rising = 0 if losses[str(penalty)] < best else rising + 1
-        best = min(best, losses[str(penalty)])
-        if rising == 2:
-            break
-    return float(min(losses, key=lambda name: losses[name])), losses
-
-
-def inner_folds(pairs: PairFeatures, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) a fold for every pair; pairs of a group share it. Fewer folds where there are fewer groups, two at least."""
-    keys = pairs.group if pairs.group is not None else pairs.chosen_row
-    code = np.unique(keys, return_inverse=True)[1]
-    count = int(code.max()) + 1
-    if count < 2:  # one group: there is no clean split, so split pairs
-        code, count = np.arange(len(pairs)), len(pairs)
-    if count < 2:
-        return np.zeros(len(pairs), dtype=np.int64)
-    order = rng.permutation(count)
-    return np.asarray(np.argsort(order) % min(folds, count))[code]

@@ -19,6 +19,8 @@ from palm.rewards.users import UserWeights
 class Reference:
     """Estimator that fits nothing."""
 
+    geometry: ClassVar[str] = "none"
+
     def fit(self, features: PairFeatures, seed: int = 0) -> "ReferenceModel":
         """See that the features came with scores.
 

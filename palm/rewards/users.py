@@ -56,22 +56,28 @@ class UserWeights:
 
     Attributes:
         ids: (U,) user ids, all different.
-        mean: (U, K) on the simplex.
-        covariance: (U, K, K); each of its rows sums to 0, since weights stay on the simplex.
+        mean: (U, K) on the simplex, unless `geometry` says otherwise.
+        covariance: (U, K, K); on the simplex each of its rows sums to 0, since weights stay there.
+        geometry: of the model that they belong to; weights of "linear" and "latent" models are any finite numbers.
     """
 
     ids: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
+    geometry: str = "simplex"
 
     def __post_init__(self) -> None:
         """Check shapes.
 
         Raises:
-            ValueError: shapes disagree, a weight is off the simplex, or an id is repeated.
+            ValueError: shapes disagree, a weight is off the simplex or not finite, or an id is repeated.
         """
         ids = np.asarray(self.ids, dtype=object).astype(str) if len(self.ids) else np.zeros(0, dtype="<U1")
-        mean = check_weights(self.mean, name="mean") if len(ids) else np.asarray(self.mean, dtype=np.float64)
+        mean = np.asarray(self.mean, dtype=np.float64)
+        if len(ids) and self.geometry == "simplex":
+            mean = check_weights(self.mean, name="mean")
+        elif mean.ndim != 2 or not np.isfinite(mean).all():
+            raise ValueError(f"mean: expected finite numbers in the shape (U, K), got {mean!r:.80}")
         if len(mean) != len(ids) or np.shape(self.covariance) != (len(ids), mean.shape[1], mean.shape[1]):
             shapes = f"{ids.shape}, {mean.shape} and {np.shape(self.covariance)}"
             raise ValueError(f"ids, mean, covariance: expected (U,), (U, K) and (U, K, K), got {shapes}")
@@ -99,12 +105,12 @@ class UserWeights:
     def select(self, wanted: np.ndarray) -> "UserWeights":
         """The users asked for, in that order."""
         rows = self.rows(wanted)
-        return UserWeights(self.ids[rows], self.mean[rows], self.covariance[rows])
+        return UserWeights(self.ids[rows], self.mean[rows], self.covariance[rows], self.geometry)
 
     def save(self, folder: Path, name: str) -> None:
         """Write `name`.safetensors and `name`.json."""
         write_arrays(folder / f"{name}.safetensors", {"mean": self.mean, "covariance": self.covariance})
-        write_json(folder / f"{name}.json", {"ids": self.ids.tolist()})
+        write_json(folder / f"{name}.json", {"ids": self.ids.tolist(), "geometry": self.geometry})
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Self:
@@ -115,7 +121,8 @@ class UserWeights:
         """
         arrays, record = read_arrays(folder / f"{name}.safetensors"), read_json(folder / f"{name}.json")
         try:
-            return cls(np.array(record["ids"], dtype=object), arrays["mean"], arrays["covariance"])
+            ids = np.array(record["ids"], dtype=object)
+            return cls(ids, arrays["mean"], arrays["covariance"], record.get("geometry", "simplex"))
         except (KeyError, ValueError) as error:
             raise ArtifactError(f"{folder / name}: not complete user weights: {error}") from error
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.logistic import Standardised, choose_penalty, fit_directions, fit_population, inner_folds, log_loss
+from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 
 
 @pytest.fixture
@@ -55,42 +55,6 @@ def test_fitted_directions_cannot_be_improved_in_any_direction(small, data):
 def test_a_warm_start_ends_where_a_cold_one_does(data):
     cold = fit_population(data, 1.0)
     np.testing.assert_allclose(fit_population(data, 1.0, cold + 0.5), cold, atol=2e-3)
-
-
-def test_folds_keep_groups_together_and_are_of_about_equal_size(small):
-    fold = inner_folds(small.seen, 5, np.random.default_rng(0))
-    for group in np.unique(small.seen.group):
-        assert len(set(fold[small.seen.group == group])) == 1
-    groups = [len(set(small.seen.group[fold == number])) for number in range(5)]
-    assert max(groups) - min(groups) <= 1
-    assert set(fold) == set(range(5))
-
-
-def test_without_groups_a_texts_pairs_stay_together():
-    pairs = PairFeatures.from_items(["a"] * 6, np.eye(6), np.array([0, 0, 1, 1, 2, 2]), np.array([3, 4, 5, 3, 4, 5]))
-    fold = inner_folds(pairs, 5, np.random.default_rng(0))
-    assert fold[0] == fold[1] != fold[2] == fold[3] != fold[4] == fold[5]
-    assert fold.max() == 2
-
-
-def test_one_group_is_split_by_pairs_and_one_pair_not_at_all():
-    pairs = PairFeatures(["a"] * 4, np.eye(4), np.zeros((4, 4)), group=["g"] * 4)
-    assert sorted(inner_folds(pairs, 5, np.random.default_rng(0))) == [0, 1, 2, 3]
-    one = pairs.select(np.array([0]))
-    assert inner_folds(one, 5, np.random.default_rng(0)).tolist() == [0]
-    assert choose_penalty(Standardised.of(one)) == (100.0, {})
-
-
-def test_held_out_losses_are_those_of_a_plain_cross_validation(small, data):
-    penalty, losses = choose_penalty(data, seed=4)
-    fold = inner_folds(small.seen, 5, np.random.default_rng(4))
-    for name, loss in losses.items():
-        total = 0.0
-        for number in range(5):
-            direction = fit_population(data.select(fold != number), float(name))
-            total += log_loss(data.select(fold == number).scores(direction[:, None])[:, 0]).sum()
-        assert loss == pytest.approx(total / len(small.seen), rel=1e-2)
-    assert losses[str(penalty)] == min(losses.values())
 
 
 def test_log_loss_does_not_overflow():
