@@ -159,7 +159,7 @@ _NUMBERED = re.compile(r"^\s*\d+\)")
 _QUANTITY = re.compile(r"\b\d+ [a-z]+")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]?")
 
-_MOST_STEPS = 4  # of a topic's six in one response
+_MOST_STEPS = 3  # of a topic's six in one response
 _LONG = 36  # words: responses of that length and above count as equally long
 
 ATTRIBUTES = ("length", "formality", "warmth", "hedging", "structure", "detail", "closure")
