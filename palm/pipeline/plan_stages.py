@@ -26,7 +26,7 @@ from palm.pipeline.data_stages import (
 )
 from palm.pipeline.runner import Context, PipelineError
 from palm.portfolio import GibbsOracle, Portfolio, certify, plan_curve, plan_portfolio
-from palm.rewards import METHODS, RewardModel, RewardTensor, SimplexModel, load_reward_model, reward_tensor
+from palm.rewards import METHODS, RewardModel, RewardTensor, SimplexRewards, load_reward_model, reward_tensor
 from palm.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -88,10 +88,10 @@ def read_method(context: Context, name: str | None = None) -> RewardModel | None
     return load_reward_model(folder) if folder.exists() else None
 
 
-def read_main_model(context: Context) -> SimplexModel:
+def read_main_model(context: Context) -> SimplexRewards:
     """The model that feeds the portfolio."""
     model = read_method(context)
-    if not isinstance(model, SimplexModel):
+    if not isinstance(model, SimplexRewards):
         raise PipelineError(f"rewards.method: expected a model of geometry simplex, got {model!r:.60}")
     return model
 
@@ -241,7 +241,7 @@ def _stands_for(oracle: GibbsOracle, name: str, weight: np.ndarray, trained: dic
     return list(trained)[best] if gain[best] >= _NEARLY * (float(oracle.optimum(weight[None, :])[0]) - base) else None
 
 
-def _baselines(oracle: GibbsOracle, model: SimplexModel) -> dict[str, np.ndarray]:
+def _baselines(oracle: GibbsOracle, model: SimplexRewards) -> dict[str, np.ndarray]:
     """Weights of two single policies: the best for the worst weight, and the best on average over the population."""
     single = plan_portfolio(oracle, size=1)
     worst = single.weights[0] if len(single) else np.full(oracle.bases, 1.0 / oracle.bases)

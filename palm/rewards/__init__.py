@@ -13,12 +13,18 @@ from palm.rewards.pref import PReF
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.tensor import RewardTensor, reward_tensor
 from palm.rewards.users import Population, UserWeights
+from palm.rewards.vrf import VRF
+from palm.rewards.vrf_model import VRFModel
+
+SimplexRewards = SimplexModel | VRFModel
+"""Fitted models whose users weigh K calibrated rewards: what feeds a portfolio."""
 
 METHODS: dict[str, type[Estimator]] = {
     "Reference": Reference,
     "BradleyTerry": BradleyTerry,
     "LoRe": LoRe,
     "PReF": PReF,
+    "VRF": VRF,
     "Given": Given,
 }
 """Every method by name; the only place to register one."""
@@ -34,7 +40,7 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
     record = read_json(folder / RECORD)
     geometry = record.get("geometry") if isinstance(record, dict) else None
     if geometry == "simplex":
-        return SimplexModel.from_pretrained(folder)
+        return (VRFModel if record.get("method") == "VRF" else SimplexModel).from_pretrained(folder)
     if geometry == "linear":
         return LinearModel.from_pretrained(folder)
     if geometry == "none":
@@ -45,6 +51,7 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
 
 __all__ = [
     "METHODS",
+    "VRF",
     "BradleyTerry",
     "Calibration",
     "Given",
@@ -57,7 +64,9 @@ __all__ = [
     "RewardModel",
     "RewardTensor",
     "SimplexModel",
+    "SimplexRewards",
     "UserWeights",
+    "VRFModel",
     "load_reward_model",
     "reward_tensor",
     "score_texts",

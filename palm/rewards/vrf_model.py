@@ -1,0 +1,153 @@
+"""A fitted VRF: applied with numpy, so that serving needs no torch. How it is fitted: `palm.rewards.vrf`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
+from palm.features.pairs import PairFeatures
+from palm.features.store import FeatureArray
+from palm.rewards.base import ARRAYS, RECORD, Calibration, RewardModel, as_array, place_users, read_record
+from palm.rewards.episodes import read_pairs
+from palm.rewards.networks import Network
+from palm.rewards.users import UserWeights
+
+WIDEST = 6.0
+"""Of a Gaussian's log-deviation, either way."""
+
+_PAIRS = 4096  # read by the encoder at a time
+_ARRAYS = ("centre", "scale", "basis_mean", "basis_deviation")
+
+
+@dataclass(frozen=True)
+class VRFModel(RewardModel):
+    """K rewards read by a network, and users who weigh them by how near they are.
+
+    Attributes:
+        method: "VRF".
+        rewards: d features to K rewards in logits.
+        encoder: 2 d numbers of a pair to mean and log-deviation of a Gaussian of D numbers.
+        centre, scale: (d,) mean and deviation of the features; a constant one has deviation infinity.
+        basis_mean, basis_deviation: (K, D) Gaussians of the bases.
+        calibration: of the rewards into [0, 1], one width for all.
+        population: mean weight and spread of the seen users.
+        seen: posterior weights of the users it was fitted on.
+        names: K names of the bases.
+        details: temperature, product, and how the fit went; JSON values.
+    """
+
+    method: str
+    rewards: Network
+    encoder: Network
+    centre: np.ndarray
+    scale: np.ndarray
+    basis_mean: np.ndarray
+    basis_deviation: np.ndarray
+    calibration: Calibration
+    population: UserWeights
+    seen: UserWeights
+    names: tuple[str, ...]
+    details: dict[str, Any]
+    geometry: ClassVar[str] = "simplex"
+
+    @property
+    def users(self) -> UserWeights:
+        """The seen users' weights."""
+        return self.seen
+
+    @property
+    def sharpness(self) -> float:
+        """Logits per unit of calibrated utility."""
+        return float(self.calibration.high[0] - self.calibration.low[0])
+
+    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
+        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
+        return self.calibration.apply(self.rewards.over(as_array(features, len(self.centre)), self.centre, self.scale))
+
+    def pair_scores(self, features: PairFeatures) -> np.ndarray:
+        """(n, K) chosen minus rejected basis rewards in logits, not clipped."""
+        return features.difference(self.rewards.over(as_array(features.items, len(self.centre)), self.centre, self.scale))
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
+
+    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
+        """Weights from one pass of the encoder over the pairs; users without pairs get the population's mean and spread."""
+        as_array(context.items, len(self.centre))
+        wanted, rows, code = place_users(context, ids)
+        order = np.argsort(code, kind="stable")
+        rows, code = rows[order], code[order]
+        bases, dim = self.basis_mean.shape
+        sums = np.zeros((3, len(wanted), dim))  # over a user's pairs: of shares, of means by share, of variances
+        for start in range(0, len(rows), _PAIRS):
+            part, whose = rows[start : start + _PAIRS], code[start : start + _PAIRS]
+            read = self.encoder(read_pairs(context, part, self.centre, self.scale)).astype(np.float64)
+            mean, variance = read[:, :dim], np.exp(2 * np.clip(read[:, dim:], -WIDEST, WIDEST))
+            share = 1 / variance if self.details["product"] else np.ones_like(variance)
+            first = np.flatnonzero(np.diff(whose, prepend=-1))
+            for total, values in zip(sums, (share, share * mean, variance), strict=True):
+                total[whose[first]] += np.add.reduceat(values, first)
+        known = np.bincount(code, minlength=len(wanted)) > 0
+        weight, covariance = np.empty((len(wanted), bases)), np.empty((len(wanted), bases, bases))
+        if not known.all():
+            weight[~known], covariance[~known] = self.population.mean, self.population.covariance
+        if known.any():
+            shares, means, variances = (total[known] for total in sums)
+            mean = means / shares
+            variance = 1 / shares if self.details["product"] else variances / shares
+            weight[known], covariance[known] = self._weigh(mean, variance)
+        return UserWeights(wanted, weight, covariance)
+
+    def _weigh(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (U, K) of users who are Gaussians of (U, D) means and variances, and their covariances to first order."""
+        temperature = float(self.details["temperature"])
+        logit = np.stack(
+            [
+                -(((mean - centre) ** 2).sum(axis=1) + ((np.sqrt(variance) - deviation) ** 2).sum(axis=1)) / (2 * temperature)
+                for centre, deviation in zip(self.basis_mean, self.basis_deviation, strict=True)
+            ],
+            axis=1,
+        )
+        weight = np.exp(logit - logit.max(axis=1, keepdims=True))
+        weight /= weight.sum(axis=1, keepdims=True)
+        # d w_k / d mu_u = w_k (mu_k - sum_j w_j mu_j) / temperature: what does not depend on k drops out.
+        slope = weight[:, :, None] * (self.basis_mean[None] - (weight @ self.basis_mean)[:, None]) / temperature
+        covariance = np.einsum("ukd,ud,uld->ukl", slope, variance, slope, optimize=True)
+        return weight, 0.5 * (covariance + covariance.transpose(0, 2, 1))
+
+    def _write(self, folder: Path) -> None:
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        arrays |= {"low": self.calibration.low, "high": self.calibration.high}
+        write_arrays(folder / ARRAYS, arrays | self.rewards.arrays("rewards") | self.encoder.arrays("encoder"))
+        self.seen.save(folder, "users")
+        self.population.save(folder, "population")
+        record = {
+            "format": "palm.RewardModel/1",
+            "geometry": self.geometry,
+            "method": self.method,
+            "names": list(self.names),
+            "details": self.details,
+        }
+        write_json(folder / RECORD, record)
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        record = read_record(folder, cls.geometry)
+        arrays = read_arrays(folder / ARRAYS)
+        try:
+            return cls(
+                method=record["method"],
+                rewards=Network.from_arrays(arrays, "rewards", 0.0),
+                encoder=Network.from_arrays(arrays, "encoder", 0.0),
+                **{name: arrays[name] for name in _ARRAYS},
+                calibration=Calibration(arrays["low"], arrays["high"]),
+                population=UserWeights.load(folder, "population"),
+                seen=UserWeights.load(folder, "users"),
+                names=tuple(record["names"]),
+                details=record["details"],
+            )
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
