@@ -5,13 +5,14 @@ Personalizing LLMs via low-rank reward modeling", arXiv 2504.14439). The publish
 alternates two convex problems: all users' weights by Newton's method in one batch (palm.rewards.users), and V by L-BFGS on
 pair scores of distinct texts (palm.rewards.logistic), O(t d K + n K) an evaluation for n pairs of t texts.
 
-What is personal is shrunk: V_k is drawn to the population's reward, as strongly as held-out pairs of the seen users ask
+The published fits are offered as presets ("joint", "anchored"), to compare with: see palm.rewards.lore_published. What is personal
+is shrunk in ours: V_k is drawn to the population's reward, as strongly as held-out pairs of the seen users ask
 for. Where they show nothing personal, all bases are the population's reward and the model is Bradley-Terry's.
 """
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration, SimplexModel
 from palm.rewards.folds import Fold, choose_penalty, split_folds
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
+from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.users import Population, UserWeights, infer_weights, learn_population
 from palm.threads import one_scipy_thread
 
 logger = logging.getLogger(__name__)
 
 
+_NO_PRIOR = 1e-3  # pseudo-observations: hardly any
 _FOLDS = 3  # of five are held out in turn to choose the personal penalty
 
 
@@ -40,6 +43,8 @@ class LoRe:
         concentration: pseudo-observations that keep weights off the simplex's faces.
         rounds: most alternations between weights and bases.
         restarts: random beginnings tried beside the spectral one in the last fit.
+        preset: "convex" for this fit; "joint" or "anchored" for the published ones, of which new users are fitted without a prior.
+        steps: of a published fit, other than published.
     """
 
     rank: int = 5
@@ -48,6 +53,8 @@ class LoRe:
     concentration: float = 0.1
     rounds: int = 30
     restarts: int = 2
+    preset: str = "convex"
+    steps: int | None = None
     personal_penalties: tuple[float, ...] = field(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4), repr=False)
     geometry: ClassVar[str] = "simplex"
 
@@ -66,11 +73,17 @@ class LoRe:
         for name, value in (("penalty", self.penalty), ("personal_penalty", self.personal_penalty)):
             if value is not None and not (value > 0 and (np.isfinite(value) or name == "personal_penalty")):
                 raise ValueError(f"{name}: expected a positive number or None, got {value}")
+        if self.preset not in ("convex", *STEPS):
+            raise ValueError(f"preset: expected 'convex', {', '.join(map(repr, STEPS))}, got {self.preset!r}")
+        if self.steps is not None and (not isinstance(self.steps, int) or self.steps < 1):
+            raise ValueError(f"steps: expected a whole number of at least 1 or None, got {self.steps!r}")
         if not 0 < self.concentration < np.inf:
             raise ValueError(f"concentration: expected a positive number, got {self.concentration}")
         if len(features) == 0:
             raise ValueError("features: expected at least one pair, got none")
         data = Standardised.of(features)
+        if self.preset != "convex":
+            return self._fit_published(data, seed)
         with one_scipy_thread():
             folds = split_folds(data, seed=seed) if self.penalty is None or self.personal_penalty is None else []
             penalty = self.penalty if self.penalty is not None else choose_penalty(folds)[0]
@@ -80,7 +93,16 @@ class LoRe:
             if personal is None:
                 personal, losses = self._choose_personal(folds[:_FOLDS], len(data.pairs.ids), penalty, seed)
             directions = self._alternate(data, population, personal, seed)
-        return self._finish(data, directions, penalty, personal, losses)
+        details = {"penalty": penalty, "personal_penalty": None if not np.isfinite(personal) else personal, "held_out_loss": losses}
+        return self._finish(data, directions, self._population(data, directions)[0], details)
+
+    def _fit_published(self, data: Standardised, seed: int) -> SimplexModel:
+        """Bases and weights as published; new users by maximum likelihood, which the published Adam on each user approaches."""
+        with one_scipy_thread():
+            reference = fit_population(data, self.penalty or 100.0)
+            directions, weights = fit_published(data, self.rank, self.preset, reference, steps=self.steps, seed=seed)
+            model = self._finish(data, directions, Population.flat(directions.shape[1], _NO_PRIOR), {"preset": self.preset})
+        return replace(model, seen=replace(model.seen, mean=weights))
 
     def _choose_personal(self, folds: list[Fold], users: int, penalty: float, seed: int) -> tuple[float, dict[str, float]]:
         """The personal penalty with the least loss on held-out pairs; infinity if none helps."""
@@ -164,11 +186,8 @@ class LoRe:
             last = total
         return directions, weights, min(total, last)
 
-    def _finish(
-        self, data: Standardised, directions: np.ndarray, penalty: float, personal: float, losses: dict[str, float]
-    ) -> SimplexModel:
-        prior = self._population(data, directions)[0]
-        raw_directions = directions / data.scale[:, None]
+    def _finish(self, data: Standardised, directions: np.ndarray, prior: Population, details: dict[str, Any]) -> SimplexModel:
+        raw_directions, bases = directions / data.scale[:, None], directions.shape[1]
         calibration = Calibration.common_width(data.pairs.items.project(raw_directions))
         model = SimplexModel(
             method="LoRe",
@@ -176,16 +195,9 @@ class LoRe:
             calibration=calibration,
             sharpness=float(calibration.high[0] - calibration.low[0]),
             population=prior,
-            seen=_no_users(self.rank),
-            names=tuple(f"basis-{k}" for k in range(self.rank)),
-            details={
-                "rank": self.rank,
-                "penalty": penalty,
-                "personal_penalty": None if not np.isfinite(personal) else personal,
-                "held_out_loss": losses,
-                "pairs": len(data.pairs),
-                "users": len(data.pairs.ids),
-            },
+            seen=_no_users(bases),
+            names=tuple(f"basis-{k}" for k in range(bases)),
+            details={"rank": bases, **details, "pairs": len(data.pairs), "users": len(data.pairs.ids)},
         )
         return _with_users(model, data.pairs)
 
