@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palm.features.encode import embed
     from palm.features.pairs import PairFeatures
     from palm.portfolio import GibbsOracle, Portfolio, certify, plan_portfolio
-    from palm.rewards import VRF, BradleyTerry, Given, LoRe, PReF, Reference
+    from palm.rewards import PAL, VPL, VRF, BradleyTerry, Given, LoRe, PReF, Reference
     from palm.routing import Router
 
 __version__ = "0.1.0"
@@ -28,6 +28,8 @@ _HOMES = {
     "LoRe": "palm.rewards",
     "PReF": "palm.rewards",
     "Reference": "palm.rewards",
+    "PAL": "palm.rewards",
+    "VPL": "palm.rewards",
     "VRF": "palm.rewards",
     "GibbsOracle": "palm.portfolio",
     "Portfolio": "palm.portfolio",
@@ -41,6 +43,8 @@ _HOMES = {
 _PACKAGES = ("data", "evaluation", "features", "lm", "policies", "portfolio", "rewards", "routing", "simplex")
 
 __all__ = [
+    "PAL",
+    "VPL",
     "VRF",
     "BradleyTerry",
     "GibbsOracle",

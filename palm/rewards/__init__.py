@@ -9,10 +9,14 @@ from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
 from palm.rewards.linear import LinearModel
 from palm.rewards.lore import LoRe
+from palm.rewards.pal import PAL
+from palm.rewards.pal_model import PALModel
 from palm.rewards.pref import PReF
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.tensor import RewardTensor, reward_tensor
 from palm.rewards.users import Population, UserWeights
+from palm.rewards.vpl import VPL
+from palm.rewards.vpl_model import VPLModel
 from palm.rewards.vrf import VRF
 from palm.rewards.vrf_model import VRFModel
 
@@ -24,6 +28,8 @@ METHODS: dict[str, type[Estimator]] = {
     "BradleyTerry": BradleyTerry,
     "LoRe": LoRe,
     "PReF": PReF,
+    "PAL": PAL,
+    "VPL": VPL,
     "VRF": VRF,
     "Given": Given,
 }
@@ -41,6 +47,8 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
     geometry = record.get("geometry") if isinstance(record, dict) else None
     if geometry == "simplex":
         return (VRFModel if record.get("method") == "VRF" else SimplexModel).from_pretrained(folder)
+    if geometry == "latent":
+        return (VPLModel if record.get("method") == "VPL" else PALModel).from_pretrained(folder)
     if geometry == "linear":
         return LinearModel.from_pretrained(folder)
     if geometry == "none":
@@ -51,12 +59,15 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
 
 __all__ = [
     "METHODS",
+    "PAL",
+    "VPL",
     "VRF",
     "BradleyTerry",
     "Calibration",
     "Given",
     "LinearModel",
     "LoRe",
+    "PALModel",
     "PReF",
     "Population",
     "PopulationModel",
@@ -66,6 +77,7 @@ __all__ = [
     "SimplexModel",
     "SimplexRewards",
     "UserWeights",
+    "VPLModel",
     "VRFModel",
     "load_reward_model",
     "reward_tensor",

@@ -134,7 +134,6 @@ class Given:
             if moved < 1e-3:
                 break
         population = learn_population(sharpness * scores, code, users, concentration=self.concentration)[0]
-        nobody = UserWeights(np.zeros(0, dtype="<U1"), np.zeros((0, bases)), np.zeros((0, bases, bases)))
         details = {"pairs": len(features), "users": users}
-        model = SimplexModel("Given", np.eye(bases), calibration, sharpness, population, nobody, names, details)
+        model = SimplexModel("Given", np.eye(bases), calibration, sharpness, population, UserWeights.none(bases), names, details)
         return replace(model, seen=model.infer(features))

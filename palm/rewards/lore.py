@@ -195,7 +195,7 @@ class LoRe:
             calibration=calibration,
             sharpness=float(calibration.high[0] - calibration.low[0]),
             population=prior,
-            seen=_no_users(bases),
+            seen=UserWeights.none(bases),
             names=tuple(f"basis-{k}" for k in range(bases)),
             details={"rank": bases, **details, "pairs": len(data.pairs), "users": len(data.pairs.ids)},
         )
@@ -233,10 +233,6 @@ def _spectral_weights(data: Standardised, population: np.ndarray, rank: int, rng
 
 def _sum_by_user(per_pair: np.ndarray, code: np.ndarray, users: int) -> np.ndarray:
     return np.column_stack([np.bincount(code, column, minlength=users) for column in per_pair.T])
-
-
-def _no_users(bases: int) -> UserWeights:
-    return UserWeights(np.zeros(0, dtype="<U1"), np.zeros((0, bases)), np.zeros((0, bases, bases)))
 
 
 def _with_users(model: SimplexModel, pairs: PairFeatures) -> SimplexModel:

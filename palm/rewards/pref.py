@@ -155,13 +155,12 @@ class PReF:
         self, data: Standardised, directions: np.ndarray, vectors: np.ndarray, penalty: float, losses: dict[str, float]
     ) -> LinearModel:
         raw = directions / data.scale[:, None]
-        nobody = UserWeights(np.zeros(0, dtype="<U1"), np.zeros((0, self.rank)), np.zeros((0, self.rank, self.rank)), "linear")
         model = LinearModel(
             method="PReF",
             directions=raw,
             calibration=Calibration.own_width(data.pairs.items.project(raw)),
             population=self._prior(data, directions, vectors)[0],
-            seen=nobody,
+            seen=UserWeights.none(self.rank, "linear"),
             names=tuple(f"basis-{k}" for k in range(self.rank)),
             details={
                 "rank": self.rank,

@@ -88,6 +88,19 @@ class UserWeights:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def none(cls, bases: int, geometry: str = "simplex") -> Self:
+        """No users."""
+        return cls(np.zeros(0, dtype="<U1"), np.zeros((0, bases)), np.zeros((0, bases, bases)), geometry)
+
+    def pooled(self) -> "UserWeights":
+        """One user for them all: their mean, with how they differ and how unsure each is as covariance."""
+        mean = self.mean.mean(axis=0)
+        away = self.mean - mean
+        spread = self.covariance.mean(axis=0) + away.T @ away / len(self)
+        mean = mean / mean.sum() if self.geometry == "simplex" else mean
+        return UserWeights(np.array(["population"]), mean[None], 0.5 * (spread + spread.T)[None], self.geometry)
+
     def rows(self, wanted: np.ndarray) -> np.ndarray:
         """Positions of (n,) user ids.
 

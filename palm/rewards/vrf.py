@@ -109,7 +109,6 @@ class VRF:
 
     def _finish(self, pairs: PairFeatures, module: Any, centre: np.ndarray, scale: np.ndarray, history: list[float]) -> VRFModel:
         rewards = Network.of(module.rewards)
-        nobody = UserWeights(np.zeros(0, dtype="<U1"), np.zeros((0, self.rank)), np.zeros((0, self.rank, self.rank)))
         calibration = Calibration.common_width(rewards.over(pairs.items, centre, scale))
         model = VRFModel(
             method="VRF",
@@ -120,8 +119,8 @@ class VRF:
             basis_mean=module.mean.detach().numpy().astype(np.float64),
             basis_deviation=np.exp(module.log_deviation.detach().numpy().astype(np.float64)),
             calibration=calibration,
-            population=nobody,
-            seen=nobody,
+            population=UserWeights.none(self.rank),
+            seen=UserWeights.none(self.rank),
             names=tuple(f"basis-{k}" for k in range(self.rank)),
             details={
                 "temperature": self.temperature,
@@ -132,11 +131,7 @@ class VRF:
             },
         )
         seen = model.infer(pairs)
-        mean = seen.mean.mean(axis=0, keepdims=True)
-        away = seen.mean - mean
-        spread = seen.covariance.mean(axis=0) + away.T @ away / len(seen)
-        population = UserWeights(np.array(["population"]), mean / mean.sum(), 0.5 * (spread + spread.T)[None])
-        return replace(model, seen=seen, population=population)
+        return replace(model, seen=seen, population=seen.pooled())
 
 
 def _module(options: VRF, width: int) -> "torch.nn.Module":

@@ -1,0 +1,124 @@
+"""A fitted VPL: applied with numpy. How it is fitted: `palm.rewards.vpl`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
+from palm.features.pairs import PairFeatures
+from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, place_users, read_record
+from palm.rewards.episodes import read_pairs
+from palm.rewards.networks import Network
+from palm.rewards.users import UserWeights
+
+ACTIVE = 0.005
+"""Variance over users from which a number of their vectors counts as used."""
+
+_PAIRS = 4096  # scored at a time
+_SLOPES = {"encoder": 0.2, "attention": 0.0, "head": 0.0, "reward": 0.2}
+
+
+@dataclass(frozen=True)
+class VPLModel(RewardModel):
+    """Users as vectors that a network reads beside a text.
+
+    Attributes:
+        method: "VPL".
+        encoder, attention, head: from a user's pairs to mean and log-variance of their vector.
+        reward: of a text's features and a user's vector, in logits.
+        centre, scale: (d,) mean and deviation of the features; a constant one has deviation infinity.
+        population: mean vector and spread of the seen users.
+        seen: vectors of the users it was fitted on.
+        details: how the fit went; JSON values.
+    """
+
+    method: str
+    encoder: Network
+    attention: Network
+    head: Network
+    reward: Network
+    centre: np.ndarray
+    scale: np.ndarray
+    population: UserWeights
+    seen: UserWeights
+    details: dict[str, Any]
+    geometry: ClassVar[str] = "latent"
+
+    @property
+    def users(self) -> UserWeights:
+        """The seen users' vectors."""
+        return self.seen
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        as_array(features.items, len(self.centre))
+        own, result = users.mean[users.rows(features.user)].astype(np.float32), np.empty(len(features))
+        for start in range(0, len(features), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            chosen, rejected = (
+                self.reward(np.hstack([(features.items.rows(rows[part]) - self.centre) / self.scale, own[part]]))[:, 0]
+                for rows in (features.chosen_row, features.rejected_row)
+            )
+            result[part] = chosen.astype(np.float64) - rejected
+        return result
+
+    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
+        """Vectors from one pass over the pairs; users without pairs get the population's mean and spread."""
+        as_array(context.items, len(self.centre))
+        wanted, rows, code = place_users(context, ids)
+        order = np.argsort(code, kind="stable")
+        rows, code = rows[order], code[order]
+        read = np.empty((len(rows), self.head.weights[0].shape[0]), dtype=np.float32)
+        for start in range(0, len(rows), _PAIRS):
+            middle, difference = np.split(read_pairs(context, rows[start : start + _PAIRS], self.centre, self.scale), 2, axis=1)
+            sides = np.hstack([middle + difference / 2, middle - difference / 2])
+            read[start : start + _PAIRS] = self.encoder(sides)
+        latent = self.head.weights[0].shape[1] // 2
+        mean, covariance = np.empty((len(wanted), latent)), np.zeros((len(wanted), latent, latent))
+        known, first = np.unique(code, return_index=True)
+        ends = np.append(first, len(read))
+        for number, user in enumerate(known):
+            told = self.head(self._attend(read[ends[number] : ends[number + 1]]).mean(axis=0, keepdims=True))[0].astype(np.float64)
+            mean[user] = told[:latent]
+            covariance[user] = np.diag(np.exp(np.clip(told[latent:], -1.0, 1.0)))
+        unknown = np.ones(len(wanted), dtype=bool)
+        unknown[known] = False
+        if unknown.any():
+            mean[unknown], covariance[unknown] = self.population.mean, self.population.covariance
+        return UserWeights(wanted, mean, covariance, "latent")
+
+    def _attend(self, read: np.ndarray) -> np.ndarray:
+        """(n, hidden) what one user's pairs make of each other."""
+        query, key, value = np.split(self.attention(read), 3, axis=1)
+        logit = query @ key.T / np.float32(np.sqrt(read.shape[1]))
+        share = np.exp(logit - logit.max(axis=1, keepdims=True))
+        return np.asarray(share / share.sum(axis=1, keepdims=True) @ value)
+
+    def _write(self, folder: Path) -> None:
+        arrays = {"centre": self.centre, "scale": self.scale}
+        for name in _SLOPES:
+            arrays |= getattr(self, name).arrays(name)
+        write_arrays(folder / ARRAYS, arrays)
+        self.seen.save(folder, "users")
+        self.population.save(folder, "population")
+        record = {"format": "palm.RewardModel/1", "geometry": self.geometry, "method": self.method, "details": self.details}
+        write_json(folder / RECORD, record)
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        record = read_record(folder, cls.geometry)
+        arrays = read_arrays(folder / ARRAYS)
+        try:
+            return cls(
+                method=record["method"],
+                **{name: Network.from_arrays(arrays, name, slope) for name, slope in _SLOPES.items()},
+                centre=arrays["centre"],
+                scale=arrays["scale"],
+                population=UserWeights.load(folder, "population"),
+                seen=UserWeights.load(folder, "users"),
+                details=record["details"],
+            )
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error

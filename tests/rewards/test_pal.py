@@ -1,0 +1,98 @@
+"""palm.rewards.pal: what torch trains is what numpy applies; new users are fitted, with a posterior, to a frozen model."""
+
+import numpy as np
+import pytest
+import torch
+
+from palm.rewards import PAL
+from palm.rewards import pal as module
+from palm.rewards.episodes import in_order, standardisation
+
+variants = pytest.mark.parametrize("variant", ["A", "B"])
+
+
+def accuracy(model, pairs, users):
+    return float((model.margin(pairs, users) > 0).mean())
+
+
+@pytest.fixture(scope="module")
+def fitted(conflicting):
+    models = {}
+
+    def fit(variant):
+        if variant not in models:
+            models[variant] = PAL(prototypes=2, variant=variant, hidden=32, dim=16, steps=1200).fit(conflicting.seen)
+        return models[variant]
+
+    return fit
+
+
+@variants
+def test_unseen_users_are_told_apart_by_their_pairs(conflicting, fitted, variant):
+    model, test = fitted(variant), conflicting.unseen_test
+    nobody = model.infer(test.select(np.array([], dtype=int)), ids=test.ids)
+    assert accuracy(model, test, model.infer(conflicting.unseen_context)) > accuracy(model, test, nobody) + 0.05
+
+
+@variants
+def test_margins_are_those_of_the_trained_module(conflicting, variant):
+    options = PAL(prototypes=3, variant=variant, hidden=9, dim=6, steps=1)
+    pairs = in_order(conflicting.seen)
+    torch.manual_seed(1)
+    part, standard = module._module(options, pairs.width, len(pairs.ids)), standardisation(pairs)
+    model = options._finish(part, pairs, standard, [])
+    weight = torch.softmax(part.logits, dim=1).detach().numpy().astype(float)
+    with torch.no_grad():
+        expected = options._margin(part, pairs, np.arange(len(pairs)), standard, part.logits[torch.tensor(pairs.code)])
+    found = model._margins(pairs, np.arange(len(pairs)), weight[pairs.code])[0]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@variants
+def test_derivatives_by_the_weights_are_numerically_right(conflicting, fitted, variant):
+    model, pairs = fitted(variant), conflicting.unseen_context
+    rows, step = np.arange(20), 1e-3
+    weight = np.random.default_rng(0).dirichlet([1.0, 1.0], size=20)
+    slope = model._margins(pairs, rows, weight)[1]
+    for k in range(2):
+        move = step * np.eye(2)[k]
+        numerical = (model._margins(pairs, rows, weight + move)[0] - model._margins(pairs, rows, weight - move)[0]) / (2 * step)
+        close = np.isclose(slope[:, k], numerical, rtol=0.02, atol=0.02)
+        assert close.mean() > 0.8  # a rectifier's kink may lie between
+
+
+@variants
+def test_inference_ends_where_no_step_helps(conflicting, fitted, variant):
+    model, context = fitted(variant), conflicting.unseen_context
+    users = model.infer(context)
+    precision = np.linalg.inv(model.population.covariance)
+    rows = np.arange(len(context))
+
+    def value(weight):
+        logits = np.log(np.maximum(weight, 1e-12))
+        logits -= logits.mean(axis=1, keepdims=True) - model.population.mean.mean()
+        return model._posterior(context, rows, context.code, logits, precision)[0]
+
+    best, rng = value(users.mean), np.random.default_rng(0)
+    for _ in range(50):
+        near = users.mean * np.exp(0.05 * rng.normal(size=users.mean.shape))
+        assert (value(near / near.sum(axis=1, keepdims=True)) > best - 1e-3).all()
+
+
+def test_the_hinge_is_another_loss(small):
+    quick = {"hidden": 8, "dim": 4, "steps": 30}
+    one, other = PAL(**quick).fit(small.seen), PAL(**quick, hinge=True).fit(small.seen)
+    assert np.abs(one.margin(small.seen, one.users) - other.margin(small.seen, other.users)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"prototypes": 0}, "prototypes: expected a whole number of at least 1, got 0"),
+        ({"variant": "C"}, "variant: expected 'A' or 'B', got 'C'"),
+        ({"network_rate": 0.0}, r"network_rate: expected a positive number, got 0\.0"),
+    ],
+)
+def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        PAL(**parameters).fit(small.seen)
