@@ -1,8 +1,26 @@
 """Accuracy, coverage, diversity, and what trained policies really give."""
 
 from palm.evaluation.accuracy import Accuracy, accuracy, compare
+from palm.evaluation.calibration import Reliability, basis_angles, region_coverage, reliability
 from palm.evaluation.coverage import Coverage, coverage
 from palm.evaluation.diversity import Diversity, diversity
+from palm.evaluation.few_shot import FewShot, few_shot
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 
-__all__ = ["Accuracy", "Coverage", "Diversity", "Estimate", "accuracy", "bootstrap_mean", "compare", "coverage", "diversity"]
+__all__ = [
+    "Accuracy",
+    "Coverage",
+    "Diversity",
+    "Estimate",
+    "FewShot",
+    "Reliability",
+    "accuracy",
+    "basis_angles",
+    "bootstrap_mean",
+    "compare",
+    "coverage",
+    "diversity",
+    "few_shot",
+    "region_coverage",
+    "reliability",
+]

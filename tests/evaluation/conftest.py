@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from planted_users import plant
 
 from palm.portfolio import GibbsOracle, Portfolio, certify
 
@@ -25,3 +26,9 @@ def planned(oracle):
     ids = ("policy-0", "policy-1", "policy-2")
     three = Portfolio(weights, solution.value, solution.cost, oracle.reference, oracle.kl, ids)
     return replace(three, certificate=certify(three, oracle))
+
+
+@pytest.fixture(scope="session")
+def conflicting():
+    """Users of whom each wants one of two unrelated things."""
+    return plant(alpha=0.05)

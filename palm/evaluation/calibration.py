@@ -1,0 +1,109 @@
+"""Whether stated chances and regions hold: of judgements, and of users' weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import chi2
+
+from palm.features.pairs import PairFeatures
+from palm.rewards.base import RewardModel
+from palm.rewards.users import UserWeights
+from palm.simplex import tangent_basis
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Stated against observed chances of judgements.
+
+    Attributes:
+        stated: (B,) mean chance, 0.5 to 1, that the model gave to the side it thought likelier.
+        observed: (B,) how often that side was chosen.
+        count: (B,) pairs in the bin.
+        error: expected calibration error, the mean over pairs of |stated - observed| of their bin.
+    """
+
+    stated: np.ndarray
+    observed: np.ndarray
+    count: np.ndarray
+    error: float
+
+    def record(self) -> dict[str, object]:
+        """JSON form."""
+        return {
+            "stated": self.stated.tolist(),
+            "observed": self.observed.tolist(),
+            "count": self.count.tolist(),
+            "error": self.error,
+        }
+
+
+def reliability(model: RewardModel, pairs: PairFeatures, users: UserWeights, *, bins: int = 10) -> Reliability:
+    """Sort held-out pairs by the chance that the model gave to its own guess, into bins of equal size.
+
+    Args:
+        model: fitted on other pairs.
+        pairs: held out.
+        users: their users' weights, inferred from other pairs.
+        bins: at least 1; fewer where there are fewer pairs.
+
+    Raises:
+        ValueError: there are no pairs, or `bins` is out of range.
+    """
+    if bins < 1:
+        raise ValueError(f"bins: expected at least 1, got {bins}")
+    if len(pairs) == 0:
+        raise ValueError("pairs: expected at least one held-out pair, got none")
+    margin = model.margin(pairs, users)
+    chance = 0.5 * (1.0 + np.tanh(0.5 * np.abs(margin)))
+    right = (margin > 0) + 0.5 * (margin == 0)
+    order = np.argsort(chance, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    stated, observed = np.array([chance[part].mean() for part in parts]), np.array([right[part].mean() for part in parts])
+    count = np.array([len(part) for part in parts])
+    return Reliability(stated, observed, count, float(count @ np.abs(stated - observed) / count.sum()))
+
+
+def region_coverage(users: UserWeights, truth: np.ndarray, *, level: float = 0.9) -> float:
+    """Share of users whose true weight lies in their posterior's region of that level (an ellipse on the simplex's plane).
+
+    Args:
+        users: posteriors of geometry "simplex".
+        truth: (U, K) true weights, in the same order, over the same bases.
+        level: of the regions; a calibrated posterior covers as many.
+
+    Raises:
+        ValueError: the shapes differ, or `level` is out of range.
+    """
+    if np.shape(truth) != users.mean.shape:
+        raise ValueError(f"truth: expected the shape {users.mean.shape} of the users' weights, got {np.shape(truth)}")
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    bases = users.mean.shape[1]
+    if bases == 1 or len(users) == 0:
+        return 1.0
+    tangent = tangent_basis(bases)
+    away = (truth - users.mean) @ tangent
+    reduced = tangent.T @ users.covariance @ tangent
+    distance = np.einsum("uk,uk->u", away, np.linalg.solve(reduced + 1e-12 * np.eye(bases - 1), away[:, :, None])[:, :, 0])
+    return float((distance <= chi2.ppf(level, bases - 1)).mean())
+
+
+def basis_angles(first: np.ndarray, second: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+    """Principal angles between what two fits' bases span, in degrees, the largest first.
+
+    Args:
+        first, second: (d, K) and (d, L) directions.
+        features: (t, d); angles are then between the rewards of these texts and not between directions. Rewards are what counts:
+            directions that no text moves along may differ freely.
+
+    Raises:
+        ValueError: the widths differ.
+    """
+    from scipy.linalg import subspace_angles
+
+    if first.shape[0] != second.shape[0]:
+        raise ValueError(f"first, second: expected directions of equal width, got {first.shape} and {second.shape}")
+    if features is not None:
+        centred = features - features.mean(axis=0)
+        first, second = centred @ first, centred @ second
+    return np.asarray(np.rad2deg(subspace_angles(first, second)))
