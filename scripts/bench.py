@@ -1,109 +1,66 @@
 #!/usr/bin/env python3
-"""Performance claims, as ratios measured in one run against the obvious alternative.
+"""Performance claims, as ratios measured in one run against the obvious alternative. Prints a table and one JSON line.
 
-    python scripts/bench.py steps
+    python scripts/bench.py steps    # a step of soft-label training: layouts and heads
+    python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
 
-steps: forward and backward of one group of responses in soft-label training of the embedded world's model. Layouts: every
-response in one padded tensor (the obvious way), in buckets by length, in packs behind one copy of the prompt; heads: TRL's
-fused one, and plain logits. Alternatives take turns, so that a busy machine slows all of them. Prints a table and a JSON line.
+What each compares, and with what, is in scripts/benchmarks/.
 """
 
 import argparse
 import json
 import platform
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import torch
-from trl.trainer.utils import add_fused_lm_head
-
-from palm.data.planted import prompt_texts, write_corpus, write_response
-from palm.lm.load import LanguageModel, load_language_model
-from palm.lm.pretrain import train_from_scratch
-from palm.lm.tokens import encode
-from palm.policies import trainer
-from palm.policies.adapters import lora_config
-from palm.policies.groups import Buckets, Packs
-
-OBVIOUS = "one tensor, fused head"
-
-
-def _model(folder: Path) -> LanguageModel:
-    """The embedded world's architecture with its tokenizer; one step of training, since speed does not depend on it."""
-    texts = write_corpus(800, np.random.default_rng(0))
-    train_from_scratch(
-        texts, folder, work=folder / "work", vocabulary=900, architecture={"intermediate_size": 448}, sft={"max_steps": 1}
-    )
-    return load_language_model(folder)
-
-
-def _groups(model: LanguageModel, count: int, responses: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(1)
-    rows = []
-    for prompt in rng.choice(prompt_texts(), size=count, replace=False):
-        texts = [encode(model.tokenizer, str(prompt), write_response(str(prompt), rng), max_length=192) for _ in range(responses)]
-        rows.append({"prompt_ids": texts[0][0], "responses": [response for _, response in texts]})
-    return rows
-
-
-def _alternatives(model: LanguageModel, policy: Any, responses: int) -> dict[str, Callable[[dict[str, Any]], torch.Tensor]]:
-    """Log-probabilities of a group's responses, each way."""
-    pad, vocabulary = model.tokenizer.pad_token_id, len(model.tokenizer)
-    layouts = {"one tensor": Buckets(pad, 1), "buckets": Buckets(pad, responses), "packs": Packs(pad)}
-
-    def way(layout: Any, fused: bool) -> Callable[[dict[str, Any]], torch.Tensor]:
-        read = trainer._pack_logprobs if isinstance(layout, Packs) else trainer._bucket_logprobs
-        return lambda row: read(policy, layout([row]), 2**40 if fused else vocabulary)
-
-    return {f"{name}, {head} head": way(layout, head == "fused") for name, layout in layouts.items() for head in ("fused", "plain")}
-
-
-def bench_steps(responses: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Median milliseconds of each alternative for each size of group."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = _model(Path(folder))
-        add_fused_lm_head(model.model)
-        options = {"r": 16, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]}
-        policy = peft.get_peft_model(model.model, lora_config(options)).train()
-        found = []
-        for size in responses:
-            ways = _alternatives(model, policy, size)
-            times: dict[str, list[float]] = {name: [] for name in ways}
-            for number, row in enumerate(_groups(model, rounds + 1, size)):
-                for name, logprobs in ways.items():
-                    start = time.perf_counter()
-                    logprobs(row).sum().backward()
-                    policy.zero_grad()
-                    if number:  # the first round warms up
-                        times[name].append(1e3 * (time.perf_counter() - start))
-            middle = {name: float(np.median(values)) for name, values in times.items()}
-            found += [
-                {"responses": size, "way": name, "ms": round(value, 1), "of_obvious": round(value / middle[OBVIOUS], 2)}
-                for name, value in middle.items()
-            ]
-    return found
 
 
 def main() -> None:
     """Run the benchmark that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steps"])
-    parser.add_argument("--responses", type=int, nargs="+", default=[8, 16, 32], help="sizes of a group (default: 8 16 32)")
-    parser.add_argument("--rounds", type=int, default=40, help="groups timed for each size (default: 40)")
+    benches = parser.add_subparsers(dest="what", required=True)
+    steps = benches.add_parser("steps", help="a step of soft-label training: layouts and heads")
+    steps.add_argument("--responses", type=_at_least(2), nargs="+", default=[8, 16, 32], help="sizes of a group (default: 8 16 32)")
+    steps.add_argument("--rounds", type=_at_least(1), default=40, help="groups timed for each size (default: 40)")
+    adapt = benches.add_parser("adapt", help="users' weights from a few pairs each, against a loop of Adam steps per user")
+    adapt.add_argument("--pairs", type=_at_least(1), default=9, help="of each user (default: 9)")
+    adapt.add_argument("--bases", type=_at_least(2), default=8, help="K (default: 8)")
+    sizes = [1000, 10_000, 100_000, 1_000_000]
+    adapt.add_argument("--users", type=_at_least(1), nargs="+", default=sizes, help="at a time (default: 10^3 to 10^6)")
+    adapt.add_argument("--loop-users", type=_at_least(1), default=20, help="users that the loop is timed on (default: 20)")
     arguments = parser.parse_args()
-    if min(arguments.responses) < 2 or arguments.rounds < 1:
-        parser.error("--responses, --rounds: expected at least 2 and 1")
-    rows = bench_steps(arguments.responses, arguments.rounds)
-    print("| responses | way | ms | of the obvious |\n|---:|---|---:|---:|")
+    rows = _run(arguments)
+    _print_table(rows)
+    machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__, "numpy": np.__version__}
+    print(json.dumps({"bench": arguments.what, **machine, "rows": rows}))
+
+
+def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    if arguments.what == "steps":
+        from benchmarks.steps import bench_steps
+
+        return bench_steps(arguments.responses, arguments.rounds)
+    from benchmarks.adapt import bench_adapt
+
+    return bench_adapt(pairs=arguments.pairs, bases=arguments.bases, sizes=sorted(arguments.users), loop_users=arguments.loop_users)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
-        print(f"| {row['responses']} | {row['way']} | {row['ms']} | {row['of_obvious']:.2f} |")
-    machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(json.dumps({"bench": arguments.what, **machine, "rounds": arguments.rounds, "rows": rows}))
+        print("| " + " | ".join(f"{row.get(name, '')}" for name in columns) + " |")
+
+
+def _at_least(least: int) -> Any:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
+        return value
+
+    return number
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def training_options(config: Config) -> TrainingOptions:
         listwise=train.listwise,
         pairs_per_prompt=train.pairs_per_prompt,
         shared_steps=train.shared_steps,
+        strength=train.strength,
         max_length=train.max_length,
         lora=train.lora,
         dpo=train.dpo,

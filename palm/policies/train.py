@@ -52,6 +52,9 @@ class TrainingOptions:
         pairs_per_prompt: pairs of each prompt (hard labels).
         shared_steps: steps at the mean of the members' weights, taken once, after which each member takes its own; 0 lets every
             member begin afresh. Log-ratios of planned policies are linear in the weight, so most of what is learnt is the same.
+        strength: what a member's change of the base's weights is multiplied by when it is trained, above 0. Candidates tell nothing
+            of texts that nobody sampled, and a policy trained on them goes on too far there: its true KL cost, on text of its own,
+            exceeds what its candidates show. A little below 1 gives up little gain for much of that cost; see recipes/README.md.
         max_length: longest prompt and response in tokens.
         lora: fields of PEFT's LoraConfig.
         dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
@@ -62,6 +65,7 @@ class TrainingOptions:
     listwise: float = 0.5
     pairs_per_prompt: int = 16
     shared_steps: int = 0
+    strength: float = 1.0
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
     dpo: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class TrainingOptions:
             raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
         if self.shared_steps < 0:
             raise ValueError(f"shared_steps: expected at least 0, got {self.shared_steps}")
+        if not 0 < self.strength < np.inf:
+            raise ValueError(f"strength: expected a positive number, got {self.strength}")
         if self.max_length < 2:
             raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
@@ -221,7 +227,7 @@ def train_members(
             saved, told = _train(language_model, member, rows, folder, options, seed, track, start)
             if rank() == 0:
                 write_json(log, told)
-                publish_adapter(saved, target, base_model=base_model)
+                publish_adapter(saved, target, base_model=base_model, strength=options.strength)
             barrier()
         history: dict[str, Any] = read_json(log)
         return history
@@ -231,7 +237,7 @@ def train_members(
         centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
-        train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}), None)
+        train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}, strength=1.0), None)
     return {member.id: train(member, folder / member.id, options, start) for member in members}
 
 

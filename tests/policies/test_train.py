@@ -132,6 +132,23 @@ def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, languag
     assert _bytes(tmp_path / "b") == whole
 
 
+def test_strength_scales_what_a_member_changes_and_not_the_steps_that_members_share(
+    task: Any, language_model: LanguageModel, tmp_path: Path
+) -> None:
+    """Half the strength is half of every product B A: exactly, since halving is, and plain PEFT reads it so."""
+    from safetensors.torch import load_file
+
+    weights = {"a": np.array([1.0, 0.0])}
+    for name, strength in (("whole", 1.0), ("half", 0.5)):
+        task.train(language_model, tmp_path / name, weights, shared_steps=3, strength=strength, dpo={"max_steps": 3})
+    assert _bytes(tmp_path / "whole" / ".writing--shared") == _bytes(tmp_path / "half" / ".writing--shared")
+    whole, half = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("whole", "half"))
+    assert (tmp_path / "whole" / "a" / CONFIG).read_bytes() == (tmp_path / "half" / "a" / CONFIG).read_bytes()
+    for name, part in whole.items():
+        assert torch.equal(half[name], part * (0.5 if "lora_B" in name else 1.0))
+    assert any("lora_B" in name for name in whole)
+
+
 def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
     """Nor does a member called `shared` touch them."""
     weights = {"shared": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
@@ -336,6 +353,7 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
         ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
         ({"group": 1}, "group: expected at least 2, got 1"),
         ({"shared_steps": -1}, "shared_steps: expected at least 0, got -1"),
+        ({"strength": 0.0}, r"strength: expected a positive number, got 0\.0"),
         ({"listwise": 1.1}, r"listwise: expected a number from 0 to 1, got 1\.1"),
         ({"pairs_per_prompt": 0}, "pairs_per_prompt: expected at least 1, got 0"),
         ({"max_length": 1}, "max_length: expected at least 2, got 1"),

@@ -5,26 +5,63 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "scripts/bench.py"
 
 
-def test_steps() -> None:
-    command = [sys.executable, SCRIPT, "steps", "--responses", "3", "--rounds", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, timeout=300, check=False)
+
+
+def _rows(*arguments: str) -> list[dict]:
+    done = _bench(*arguments)
     assert done.returncode == 0, done.stderr
     *table, line = done.stdout.splitlines()
     rows = json.loads(line)["rows"]
-    assert len(rows) == 6
     assert len(table) == 2 + len(rows)
+    return rows
+
+
+def test_steps() -> None:
+    rows = _rows("steps", "--responses", "3", "--rounds", "1")
+    assert len(rows) == 6
     obvious = next(row for row in rows if row["way"] == "one tensor, fused head")
     for row in rows:
         assert row["responses"] == 3
         assert abs(row["of_obvious"] - row["ms"] / obvious["ms"]) < 0.1
 
 
-def test_no_group_of_one() -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "steps", "--responses", "1"], capture_output=True, text=True, timeout=120, check=False
-    )
+def test_adapt() -> None:
+    rows = _rows("adapt", "--users", "30", "200", "--loop-users", "1", "--bases", "3", "--pairs", "4")
+    assert [row["users"] for row in rows] == [1, 30, 200, 200]
+    for row in rows[1:]:
+        assert row["users_per_s"] == pytest.approx(row["users"] / max(row["seconds"], 5e-4), rel=0.6)
+        assert row["ratio"] > 1
+
+
+def test_the_loop_it_is_compared_with_finds_the_same_weights_where_pairs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alternative is the published one, not a bad one: with many pairs both end at the likelihood's maximum."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import numpy as np
+    from benchmarks.adapt import judged, published_loop
+
+    from palm.rewards.users import Population, infer_weights
+
+    scores = judged(3, 400, 3)
+    ours = infer_weights(scores.reshape(-1, 3), np.repeat(np.arange(3), 400), 3, Population.flat(3, 1e-3))[0]
+    np.testing.assert_allclose(published_loop(scores), ours, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("steps", "--responses", "1"), "argument --responses: expected at least 2, got 1"),
+        (("adapt", "--bases", "1"), "argument --bases: expected at least 2, got 1"),
+        ((), "the following arguments are required: what"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    done = _bench(*arguments)
     assert done.returncode == 2
-    assert "--responses, --rounds: expected at least 2 and 1" in done.stderr
+    assert message in done.stderr
