@@ -5,16 +5,21 @@ import gzip
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
 
+from palm.data import prism, tldr
 from palm.data.schema import COLUMNS, REQUIRED, PairError, as_messages, normalise_row
 
 logger = logging.getLogger(__name__)
 
+_PUBLISHED: dict[str, tuple[str, Callable[[Iterable[Mapping[str, Any]]], Iterator[dict[str, Any]]]]] = {
+    prism.SOURCE: (prism.SUBSET, prism.prism_pairs),
+    tldr.SOURCE: (tldr.SUBSET, tldr.tldr_pairs),
+}  # data sets on the Hub whose rows are not pairs yet
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz", ".parquet", ".csv", ".csv.gz")
 
 
@@ -30,7 +35,7 @@ def load_pairs(
 
     Args:
         source: a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), a data set's id on the Hub, a `datasets.Dataset`,
-            or any iterable of dicts.
+            or any iterable of dicts. The Hub's PRISM and TL;DR are brought into pairs (palm.data.prism, palm.data.tldr).
         columns: where each of our columns is found in the source, such as `{"user": "worker_id"}`; names not given
             are looked for as they are.
         split: of a Hub data set.
@@ -170,8 +175,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def _hub_rows(repository: str, split: str, subset: str | None) -> Iterator[tuple[int, Any]]:
     from datasets import load_dataset
 
+    usual, reader = _PUBLISHED.get(repository, (None, None))
     try:
-        rows = load_dataset(repository, subset, split=split)
+        rows = load_dataset(repository, subset or usual, split=split)
     except Exception as error:  # datasets raises many kinds: network, missing repository, missing split
         raise PairError(f"{repository}: neither a file here nor a data set that the Hub gave: {error}") from error
-    yield from enumerate(iter(rows), start=1)
+    yield from enumerate(reader(rows) if reader else iter(rows), start=1)

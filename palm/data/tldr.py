@@ -1,0 +1,59 @@
+"""TL;DR: which of two summaries of a post a worker preferred (N. Stiennon et al., arXiv 2009.01325).
+
+On the Hub as `openai/summarize_from_feedback`, configuration "comparisons". Users are the workers.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from palm.data.schema import PairError
+
+SOURCE, SUBSET = "openai/summarize_from_feedback", "comparisons"
+
+
+def tldr_pairs(rows: Iterable[Mapping[str, Any]], *, posts_only: bool = True) -> Iterator[dict[str, Any]]:
+    """Pairs of the columns user, prompt, chosen, rejected, group; a post is a group.
+
+    Args:
+        rows: info (post or article, title), summaries (two texts), choice (0 or 1), worker.
+        posts_only: leave out the news articles, as papers on TL;DR do.
+
+    Yields:
+        a pair for every row whose two summaries differ.
+
+    Raises:
+        PairError: a row is not of that form; the message names it and the column.
+    """
+    for number, row in enumerate(rows):
+        where = f"{SOURCE}, row {number}"
+        info, summaries, choice = row.get("info"), row.get("summaries"), row.get("choice")
+        if not isinstance(info, Mapping) or not (info.get("post") or info.get("article")):
+            raise PairError(f"{where}, column 'info': expected a post or an article, got {info!r:.60}")
+        if not isinstance(summaries, list) or len(summaries) != 2 or not all(summary.get("text") for summary in summaries):
+            raise PairError(f"{where}, column 'summaries': expected two texts, got {summaries!r:.60}")
+        if choice not in (0, 1):
+            raise PairError(f"{where}, column 'choice': expected 0 or 1, got {choice!r}")
+        if not row.get("worker"):
+            raise PairError(f"{where}, column 'worker': expected an id, got {row.get('worker')!r}")
+        if posts_only and not info.get("post"):
+            continue
+        texts = [str(summary["text"]).strip() for summary in summaries]
+        if texts[0] == texts[1]:
+            continue
+        text = str(info.get("post") or info["article"]).strip()
+        title = f"Title: {info['title']}\n" if info.get("title") else ""
+        yield {
+            "user": str(row["worker"]),
+            "prompt": f"{title}{text}\n\nTL;DR:",
+            "chosen": texts[choice],
+            "rejected": texts[1 - choice],
+            "group": str(info.get("id") or text[:200]),
+        }
+
+
+def most_active(pairs: Iterable[Mapping[str, Any]], *, least: int) -> list[dict[str, Any]]:
+    """Pairs of the users who have at least `least` of them: published protocols take workers with 100 or 150."""
+    listed = [dict(pair) for pair in pairs]
+    counts = Counter(pair["user"] for pair in listed)
+    return [pair for pair in listed if counts[pair["user"]] >= least]

@@ -1,0 +1,201 @@
+"""palm.data.tldr, prism, personalllm: rows of the published schemas, written here since there is no hub, become pairs."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from palm.data.loaders import load_pairs
+from palm.data.personalllm import draw_users, read_scored
+from palm.data.prism import prism_pairs
+from palm.data.schema import PairError
+from palm.data.tldr import most_active, tldr_pairs
+
+
+def tldr_row(**changes):
+    info = {"id": "t3_1", "post": "I lost my keys. ", "title": "Keys", "subreddit": "AskReddit", "site": None, "article": None}
+    summaries = [{"text": " Keys lost.", "policy": "sup2", "note": None}, {"text": "He is sad.", "policy": "ref", "note": None}]
+    row = {"info": info, "summaries": summaries, "choice": 1, "worker": "w1", "batch": "batch3", "split": "train", "extra": {}}
+    return {**row, **changes}
+
+
+def test_tldr_rows_become_pairs_of_their_workers():
+    pairs = load_pairs(tldr_pairs([tldr_row(), tldr_row(choice=0, worker="w2")]))
+    assert pairs["user"] == ["w1", "w2"]
+    assert pairs["prompt"][0] == "Title: Keys\nI lost my keys.\n\nTL;DR:"
+    assert pairs["chosen"] == ["He is sad.", "Keys lost."]
+    assert pairs["rejected"] == ["Keys lost.", "He is sad."]
+    assert set(pairs["group"]) == {"t3_1"}
+
+
+def test_tldr_leaves_out_articles_and_equal_summaries_unless_asked():
+    article = tldr_row(info={"id": "a", "post": None, "article": "News.", "title": None})
+    same = tldr_row(summaries=[{"text": "Same."}, {"text": "Same. "}])
+    assert list(tldr_pairs([article, same])) == []
+    assert [pair["prompt"] for pair in tldr_pairs([article], posts_only=False)] == ["News.\n\nTL;DR:"]
+
+
+def test_workers_with_few_pairs_are_left_out():
+    pairs = [{"user": user, "n": n} for user, count in (("a", 3), ("b", 1), ("c", 2)) for n in range(count)]
+    assert {pair["user"] for pair in most_active(pairs, least=2)} == {"a", "c"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"choice": 2}, "row 0, column 'choice': expected 0 or 1, got 2"),
+        ({"worker": ""}, "row 0, column 'worker': expected an id, got ''"),
+        ({"summaries": [{"text": "a"}]}, "row 0, column 'summaries': expected two texts"),
+        ({"info": {}}, "row 0, column 'info': expected a post or an article"),
+    ],
+)
+def test_tldr_rows_of_another_form_are_named(changes, message):
+    with pytest.raises(PairError, match=message):
+        list(tldr_pairs([tldr_row(**changes)]))
+
+
+def entry(turn, role, content, score=None, chosen=None, number=0):
+    return {"turn": turn, "role": role, "content": content, "score": score, "if_chosen": chosen, "within_turn_id": number}
+
+
+def prism_row(**changes):
+    history = [
+        entry(0, "user", "Is cake healthy?"),
+        entry(0, "model", "No.", 20, False, 0),
+        entry(0, "model", "It depends.", 90, True, 1),
+        entry(0, "model", "Yes!", 5, False, 2),
+        entry(1, "user", "On what?"),
+        entry(1, "model", "On how much.", 60, False, 0),
+        entry(1, "model", "On you.", 60, True, 1),
+        entry(2, "user", "Thanks"),
+        entry(2, "model", "Welcome.", 70, True, 0),
+        entry(2, "model", "Bye.", 40, False, 1),
+    ]
+    row = {"user_id": "user1", "conversation_id": "c1", "conversation_history": history, "included_in_balanced_subset": True}
+    return {**row, **changes}
+
+
+def test_prism_pairs_the_best_with_the_worst_of_every_turn_in_context():
+    pairs = load_pairs(prism_pairs([prism_row()]))
+    assert len(pairs) == 2  # the second turn's scores are equal
+    assert pairs["chosen"][0] == [{"role": "assistant", "content": "It depends."}]
+    assert pairs["rejected"][0] == [{"role": "assistant", "content": "Yes!"}]
+    roles = [message["role"] for message in pairs["prompt"][1]]
+    assert roles == ["user", "assistant", "user", "assistant", "user"]
+    assert [message["content"] for message in pairs["prompt"][1]][1::2] == ["It depends.", "On you."]
+    assert set(pairs["group"]) == {"c1"}
+    assert set(pairs["user"]) == {"user1"}
+    assert len(list(prism_pairs([prism_row()], least_gap=50))) == 1
+
+
+def test_prism_takes_the_balanced_subset_unless_told_otherwise():
+    outside = prism_row(included_in_balanced_subset=False)
+    assert list(prism_pairs([outside])) == []
+    assert len(list(prism_pairs([outside], balanced=False))) == 2
+    unmarked = {key: value for key, value in outside.items() if key != "included_in_balanced_subset"}
+    with pytest.raises(PairError, match="column 'included_in_balanced_subset': missing; use balanced=False to do without"):
+        list(prism_pairs([unmarked]))
+
+
+def test_prism_conversations_end_where_nothing_was_chosen():
+    history = [item if item["turn"] else {**item, "if_chosen": False} for item in prism_row()["conversation_history"]]
+    assert len(list(prism_pairs([prism_row(conversation_history=history)]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"user_id": None}, "row 0, column 'user_id': expected a value"),
+        ({"conversation_history": []}, "row 0, column 'conversation_history': expected a value"),
+        ({"conversation_history": [entry(0, "model", "Hi", 3, True)]}, "expected one user message in turn 0, got 0"),
+    ],
+)
+def test_prism_rows_of_another_form_are_named(changes, message):
+    with pytest.raises(PairError, match=message):
+        list(prism_pairs([prism_row(**changes)]))
+
+
+def personal_rows(prompts=30, responses=8, models=("gemma_2b", "llama3_sfairx", "oasst_deberta_v3"), seed=0):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for p in range(prompts):
+        row = {"prompt": f"Question {p}"}
+        for n in range(responses):
+            row |= {f"response_{n + 1}": f"Answer {p} {n}", f"response_{n + 1}_model": "some-model"}
+            row |= {f"response_{n + 1}_{model}": float(rng.normal() * 10**k) for k, model in enumerate(models)}
+        rows.append(row)
+    return rows
+
+
+def test_personalllm_users_prefer_what_their_weights_say():
+    scored = read_scored(personal_rows()).calibrated()
+    assert scored.names == ("gemma_2b", "llama3_sfairx", "oasst_deberta_v3")
+    assert scored.rewards.shape == (30, 8, 3)
+    np.testing.assert_allclose(scored.rewards.std(axis=(0, 1)), 1)
+    pairs, weights = draw_users(scored, users=20, alpha=0.1, pairs_per_user=12)
+    loaded = load_pairs(pairs)
+    assert len(loaded) == 240
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    place = {text: (p, n) for p, row in enumerate(scored.responses) for n, text in enumerate(row)}
+    for pair in pairs:
+        weight = weights[int(pair["user"][-5:])]
+        liked = scored.rewards[place[pair["chosen"]][0]] @ weight
+        assert liked.argmax() == place[pair["chosen"]][1]
+        assert liked.argmin() == place[pair["rejected"]][1]
+    again = draw_users(scored, users=20, alpha=0.1, pairs_per_user=12)
+    assert again[0] == pairs
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.01, 0.1, 10.0])
+def test_the_smaller_alpha_the_fewer_models_a_user_listens_to(alpha):
+    weights = draw_users(read_scored(personal_rows(2)), users=200, alpha=alpha, pairs_per_user=1)[1]
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    largest = weights.max(axis=1).mean()
+    assert largest > 0.98 if alpha <= 0.01 else largest < 0.98
+    assert (weights.mean(axis=0) > 0.2).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "PersonalLLM: expected at least one row, got none"),
+        ([{"prompt": "a", "response_1": "b"}], "row 0: expected columns such as 'response_1_gemma_2b'"),
+        ([{**personal_rows(1)[0], "response_3": ""}], "row 0, column 'response_3': expected text, got ''"),
+        (
+            [{**personal_rows(1)[0], "response_2_gemma_2b": None}],
+            "column 'response_2_gemma_2b': expected a finite number",
+        ),
+    ],
+)
+def test_personalllm_rows_of_another_form_are_named(rows, message):
+    with pytest.raises(PairError, match=message):
+        read_scored(rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"users": 0}, "users: expected at least 1, got 0"),
+        ({"alpha": 0.0}, r"alpha: expected a positive number, got 0\.0"),
+        ({"pairs_per_user": 31}, "pairs_per_user: expected at most 30, one per prompt, got 31"),
+    ],
+)
+def test_users_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        draw_users(read_scored(personal_rows()), **{"users": 2, "alpha": 0.1, "pairs_per_user": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("source", "subset", "row"),
+    [("openai/summarize_from_feedback", "comparisons", tldr_row), ("HannahRoseKirk/prism-alignment", "conversations", prism_row)],
+)
+def test_hub_ids_of_published_sets_are_read_by_their_schema(monkeypatch, source, subset, row):
+    asked = []
+
+    def load_dataset(repository, configuration, *, split):
+        asked.append((repository, configuration, split))
+        return Dataset.from_list([row()])
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    pairs = load_pairs(source)
+    assert asked == [(source, subset, "train")]
+    assert pairs["user"][0] == {"comparisons": "w1", "conversations": "user1"}[subset]
