@@ -1,5 +1,5 @@
 # Sourced by quickstart.sh and test.sh: makes .venv in the repository and installs palm with the extras asked for.
-# Usage: . scripts/environment.sh "plot,dev". PALM_PYTHON chooses the interpreter, PALM_VENV another folder.
+# Usage: . scripts/environment.sh "plot,text,dev". PALM_PYTHON chooses the interpreter, PALM_VENV another folder.
 # PALM_INSTALLED=1 uses the palm that is on the PATH already and installs nothing.
 
 prepare_environment() {

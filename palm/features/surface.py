@@ -1,0 +1,71 @@
+"""Features that need no language model: words and characters of a text (TF-IDF and singular value decomposition), and its surface.
+
+`tfidf_features` is a generic representation to compare hidden states with. `length_features` and `format_features` are for finding
+leaks: a classifier on them that does well says that the data tells its labels by form.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from palm.data.schema import Text
+
+_MARKS = (r"^#+ ", r"^\s*[-*] ", r"^\s*\d+[.)] ", r"\*\*", r"`", r"\|", r"\n", r"\?", r"!", r":", r"https?://", r"[^\x00-\x7f]")
+
+
+def tfidf_features(texts: Sequence[tuple[Text, Text]], *, dim: int = 128, seed: int = 0) -> np.ndarray:
+    """Responses as their words and character sequences, reduced.
+
+    Args:
+        texts: n prompts with responses; only responses are read, since both sides of a pair have the same prompt.
+        dim: numbers kept at most.
+        seed: of the decomposition.
+
+    Returns:
+        (n, at most dim) float32, of unit length before reduction.
+
+    Raises:
+        ImportError: scikit-learn is missing; the message names the extra.
+        ValueError: there are fewer than two texts.
+    """
+    try:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+    except ImportError as error:
+        raise ImportError("TF-IDF features need scikit-learn: pip install 'palm-align[text]'") from error
+    if len(texts) < 2:
+        raise ValueError(f"texts: expected at least two, got {len(texts)}")
+    words = TfidfVectorizer(sublinear_tf=True, min_df=min(2, len(texts) - 1), token_pattern=r"(?u)\b\w+\b")
+    characters = TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 4), min_df=min(3, len(texts) - 1))
+    matrix = make_union(words, characters).fit_transform([_response(response) for _, response in texts])
+    size = max(1, min(dim, min(matrix.shape) - 1))
+    reduced: np.ndarray = TruncatedSVD(size, random_state=seed).fit_transform(matrix)
+    return reduced.astype(np.float32)
+
+
+def length_features(texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
+    """(n, 3) float32: logarithms of the numbers of characters, words and lines of each response."""
+    plain = [_response(response) for _, response in texts]
+    counts = [(len(text), len(text.split()), text.count("\n") + 1) for text in plain]
+    return np.log1p(np.array(counts, dtype=np.float32).reshape(-1, 3))
+
+
+def format_features(texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
+    """(n, 16) float32: how often marks of layout and punctuation occur, and how the data holds a response; never its words.
+
+    The last four say what a careless preparation may get wrong on one side only: a list instead of text, the number of messages,
+    white space at the ends, and a first letter that is not a capital.
+    """
+    rows = []
+    for _, response in texts:
+        text = _response(response)
+        marks = [len(re.findall(mark, text, flags=re.MULTILINE)) for mark in _MARKS]
+        messages = len(response) if isinstance(response, list) else 0
+        rows.append([*marks, float(messages > 0), messages, float(text != text.strip()), float(not text[:1].isupper())])
+    return np.log1p(np.array(rows, dtype=np.float32).reshape(-1, len(_MARKS) + 4))
+
+
+def _response(response: Text) -> str:
+    return response if isinstance(response, str) else "\n".join(message["content"] for message in response)
