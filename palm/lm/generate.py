@@ -73,6 +73,27 @@ def sample_batch(
     Raises:
         ValueError: `count`, `max_new_tokens` or `temperature` is out of range.
     """
+    encoded = [encode_prompt(language_model.tokenizer, prompts[index]) for index in batch.prompts]
+    return sample_encoded(
+        language_model,
+        encoded,
+        count=count,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=derive_seed(seed, "sample", batch.number),
+    )
+
+
+def sample_encoded(
+    language_model: LanguageModel,
+    encoded: Sequence[list[int]],
+    *,
+    count: int,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[list[Sample]]:
+    """`sample_batch` of prompts that are token ids already, all in one batch, with every draw decided by `seed`."""
     import torch
 
     for name, value in (("count", count), ("max_new_tokens", max_new_tokens)):
@@ -81,7 +102,6 @@ def sample_batch(
     if not temperature > 0:
         raise ValueError(f"temperature: expected a positive number, got {temperature}")
     tokenizer, model = language_model.tokenizer, language_model.model
-    encoded = [encode_prompt(tokenizer, prompts[index]) for index in batch.prompts]
     width = max(map(len, encoded))
     ids = torch.full((len(encoded), width), tokenizer.pad_token_id)
     mask = torch.zeros((len(encoded), width), dtype=torch.long)
@@ -89,7 +109,7 @@ def sample_batch(
         ids[row, width - len(prompt_ids) :] = torch.tensor(prompt_ids)
         mask[row, width - len(prompt_ids) :] = 1
     ends = language_model.end_ids
-    with _own_distribution(model), isolated_rng(derive_seed(seed, "sample", batch.number)), torch.inference_mode():
+    with _own_distribution(model), isolated_rng(seed), torch.inference_mode():
         output = model.generate(
             input_ids=ids.to(language_model.device),
             attention_mask=mask.to(language_model.device),

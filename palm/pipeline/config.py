@@ -206,8 +206,8 @@ class TrainConfig:
         listwise: share of the loss that compares a group's responses all at once and not by pairs, 0 to 1 (soft).
         pairs_per_prompt: pairs of each prompt (hard).
         shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
-        strength: what a trained member's change of the base's weights is multiplied by; below 1 where members' KL costs exceed
-            the planned ones.
+        match_kl: texts that each trained member writes to learn its own KL divergence, to be scaled down to the planned one where
+            that exceeds it; 0: none. Takes no part where candidates are a pool.
         max_length: longest prompt and response in tokens.
         lora: fields of peft.LoraConfig.
         dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size.
@@ -219,7 +219,7 @@ class TrainConfig:
     listwise: float = 0.5
     pairs_per_prompt: int = 16
     shared_steps: int = 0
-    strength: float = 1.0
+    match_kl: int = 0
     max_length: int = 1024
     lora: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)

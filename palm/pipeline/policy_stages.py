@@ -25,7 +25,7 @@ def training_options(config: Config) -> TrainingOptions:
         listwise=train.listwise,
         pairs_per_prompt=train.pairs_per_prompt,
         shared_steps=train.shared_steps,
-        strength=train.strength,
+        match_kl=0 if config.candidates.source == "pool" else train.match_kl,  # a pool is no sample of the reference
         max_length=train.max_length,
         lora=train.lora,
         dpo=train.dpo,

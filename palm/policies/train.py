@@ -29,6 +29,7 @@ from palm.lm.logprobs import response_logprobs
 from palm.lm.tokens import encode
 from palm.policies.adapters import is_complete, load_into, lora_config, publish_adapter
 from palm.policies.pairs import scalarise
+from palm.policies.strength import matched_strength, own_divergence, planned_divergence
 from palm.progress import Track, silent
 from palm.ranks import barrier, rank, ranks, shards_models
 from palm.rewards.tensor import RewardTensor
@@ -52,9 +53,9 @@ class TrainingOptions:
         pairs_per_prompt: pairs of each prompt (hard labels).
         shared_steps: steps at the mean of the members' weights, taken once, after which each member takes its own; 0 lets every
             member begin afresh. Log-ratios of planned policies are linear in the weight, so most of what is learnt is the same.
-        strength: what a member's change of the base's weights is multiplied by when it is trained, above 0. Candidates tell nothing
-            of texts that nobody sampled, and a policy trained on them goes on too far there: its true KL cost, on text of its own,
-            exceeds what its candidates show. A little below 1 gives up little gain for much of that cost; see recipes/README.md.
+        match_kl: texts that each member writes when it is trained, to learn its KL divergence; where that exceeds the planned one,
+            its change of the base is scaled down to match (palm.policies.strength). 0: none. Not for models split over
+            processes, nor for candidates that the reference did not sample.
         max_length: longest prompt and response in tokens.
         lora: fields of PEFT's LoraConfig.
         dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
@@ -65,7 +66,7 @@ class TrainingOptions:
     listwise: float = 0.5
     pairs_per_prompt: int = 16
     shared_steps: int = 0
-    strength: float = 1.0
+    match_kl: int = 0
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
     dpo: Mapping[str, Any] = field(default_factory=dict)
@@ -88,8 +89,8 @@ class TrainingOptions:
             raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
         if self.shared_steps < 0:
             raise ValueError(f"shared_steps: expected at least 0, got {self.shared_steps}")
-        if not 0 < self.strength < np.inf:
-            raise ValueError(f"strength: expected a positive number, got {self.strength}")
+        if self.match_kl < 0:
+            raise ValueError(f"match_kl: expected at least 0, got {self.match_kl}")
         if self.max_length < 2:
             raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
@@ -209,6 +210,8 @@ def train_members(
         ValueError: an option is out of range, or there is nothing to learn from.
     """
     options.check()
+    if options.match_kl and shards_models():
+        raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     trained = 0
 
     def train(member: Member, target: Path, options: TrainingOptions, start: Path | None) -> dict[str, Any]:
@@ -224,10 +227,11 @@ def train_members(
                     raise ValueError("reload: expected a function, since FSDP or ZeRO-3 leaves the base model in pieces; got None")
                 language_model = reload()
             trained += 1
-            saved, told = _train(language_model, member, rows, folder, options, seed, track, start)
+            planned = planned_divergence(rewards, member.weight, kl) if options.match_kl else None
+            saved, told = _train(language_model, member, rows, folder, options, seed, track, start, candidates, planned)
             if rank() == 0:
                 write_json(log, told)
-                publish_adapter(saved, target, base_model=base_model, strength=options.strength)
+                publish_adapter(saved, target, base_model=base_model, strength=told["strength"])
             barrier()
         history: dict[str, Any] = read_json(log)
         return history
@@ -237,7 +241,7 @@ def train_members(
         centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
-        train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}, strength=1.0), None)
+        train(centre, start, replace(options, dpo={**options.dpo, "max_steps": options.shared_steps}, match_kl=0), None)
     return {member.id: train(member, folder / member.id, options, start) for member in members}
 
 
@@ -269,8 +273,13 @@ def _train(
     seed: int,
     track: Track,
     start: Path | None,
+    candidates: TokenisedCandidates,
+    planned: float | None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Train one member, from the adapter `start` if there is one; returns where PEFT saved the adapter, and the history."""
+    """Train one member, from the adapter `start` if there is one; returns where PEFT saved the adapter, and the history.
+
+    With a `planned` divergence the member then writes text of its own, and the history's strength makes it diverge as planned.
+    """
     from palm.lm.training import last_checkpoint, quieten, training_arguments
     from palm.policies.groups import GroupCollator
     from palm.policies.trainer import GroupDPOTrainer, PreparedDPOTrainer, layout_for
@@ -304,6 +313,11 @@ def _train(
                 load_into(trainer.model, start)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
             trainer.save_model(str(saved))
+            told: dict[str, Any] = {"strength": 1.0}
+            if planned is not None and rank() == 0:
+                told |= _match(
+                    LanguageModel(trainer.model.eval(), language_model.tokenizer, ""), candidates, planned, options, seed
+                )
         finally:
             trainer.model.unload()
             base.__dict__.pop("forward", None)  # TRL wraps the base's forward anew for every trainer
@@ -312,7 +326,23 @@ def _train(
     losses = [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry]
     if rank() == 0:
         shutil.rmtree(work, ignore_errors=True)
-    return saved, {"steps": trainer.state.global_step, "weight": member.weight.tolist(), "losses": losses}
+    return saved, {"steps": trainer.state.global_step, "weight": member.weight.tolist(), "losses": losses, **told}
+
+
+def _match(
+    policy: LanguageModel, candidates: TokenisedCandidates, planned: float, options: TrainingOptions, seed: int
+) -> dict[str, Any]:
+    """The strength that makes a policy diverge as planned, with both divergences."""
+    longest = max(len(response) for responses in candidates.responses for response in responses)
+    own = own_divergence(
+        policy,
+        candidates.prompts,
+        texts=options.match_kl,
+        max_new_tokens=longest,
+        without_adapter=policy.model.disable_adapter,
+        seed=seed,
+    )
+    return {"strength": matched_strength(planned, own), "planned_divergence": planned, "own_divergence": own}
 
 
 def _groups(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int) -> Dataset:

@@ -13,10 +13,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from palm.lm.generate import sample_responses
+from palm.lm.generate import sample_encoded, sample_responses
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import CONFIG, WEIGHTS, Members
+from palm.policies.strength import matched_strength, own_divergence
 from palm.policies.train import TokenisedCandidates, TrainingOptions, tokenise_candidates, train_members
 from palm.progress import silent
 
@@ -132,21 +133,57 @@ def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, languag
     assert _bytes(tmp_path / "b") == whole
 
 
-def test_strength_scales_what_a_member_changes_and_not_the_steps_that_members_share(
-    task: Any, language_model: LanguageModel, tmp_path: Path
+def test_a_member_that_goes_beyond_the_plan_is_scaled_back(
+    task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half the strength is half of every product B A: exactly, since halving is, and plain PEFT reads it so."""
+    """What is published is what was trained with B scaled by sqrt(planned / own); steps that members share are not touched."""
     from safetensors.torch import load_file
 
-    weights = {"a": np.array([1.0, 0.0])}
-    for name, strength in (("whole", 1.0), ("half", 0.5)):
-        task.train(language_model, tmp_path / name, weights, shared_steps=3, strength=strength, dpo={"max_steps": 3})
-    assert _bytes(tmp_path / "whole" / ".writing--shared") == _bytes(tmp_path / "half" / ".writing--shared")
-    whole, half = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("whole", "half"))
-    assert (tmp_path / "whole" / "a" / CONFIG).read_bytes() == (tmp_path / "half" / "a" / CONFIG).read_bytes()
+    monkeypatch.setattr("palm.policies.train.planned_divergence", lambda *_: 1e-4)  # anything trained goes beyond this
+    options = {"shared_steps": 4, "dpo": {"max_steps": 6, "learning_rate": 5e-3}}
+    logs = {}
+    for name, match in (("whole", 0), ("matched", 12)):
+        logs[name] = task.train(fresh_model(), tmp_path / name, {"a": WEIGHT}, match_kl=match, **options)["a"]
+    assert logs["whole"]["strength"] == 1
+    told = logs["matched"]
+    assert told["own_divergence"] > 1e-4
+    assert told["strength"] == pytest.approx(np.sqrt(1e-4 / told["own_divergence"]))
+    assert told["losses"] == logs["whole"]["losses"]
+    assert _bytes(tmp_path / "whole" / ".writing--shared") == _bytes(tmp_path / "matched" / ".writing--shared")
+    whole, matched = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("whole", "matched"))
+    assert (tmp_path / "whole" / "a" / CONFIG).read_bytes() == (tmp_path / "matched" / "a" / CONFIG).read_bytes()
     for name, part in whole.items():
-        assert torch.equal(half[name], part * (0.5 if "lora_B" in name else 1.0))
-    assert any("lora_B" in name for name in whole)
+        assert torch.equal(matched[name], part * (told["strength"] if "lora_B" in name else 1.0))
+    again = task.train(fresh_model(), tmp_path / "again", {"a": WEIGHT}, match_kl=12, **options)["a"]
+    assert again == told
+
+
+def test_own_divergence_is_that_of_text_sampled_apart(task: Any, fresh_model: Load, tmp_path: Path) -> None:
+    """An independent estimate: sample by the library's usual way, mean log-ratio of the policy's own text."""
+    model = fresh_model()
+    task.train(model, tmp_path, {"m": WEIGHT}, dpo={"max_steps": 25, "learning_rate": 1e-2})
+    prompts = task.candidates.prompts
+    members = Members(model, {"m": tmp_path / "m"})
+    with members.policy("m") as policy:
+        told = own_divergence(policy, prompts, texts=480, max_new_tokens=12, without_adapter=members.without_adapter)
+        written = [
+            (prompt, sample.token_ids)
+            for prompt, row in zip(prompts, sample_encoded(policy, prompts, count=80, max_new_tokens=12, seed=9), strict=True)
+            for sample in row
+        ]
+        own = response_logprobs(policy, written)
+    with members.without_adapter():
+        ratio = own - response_logprobs(model, written)
+    members.close()
+    assert told > 0.05
+    assert told == pytest.approx(ratio.mean(), abs=5 * ratio.std() / np.sqrt(len(ratio)))
+
+
+def test_who_diverges_less_than_planned_is_left_alone() -> None:
+    assert matched_strength(2.0, 1.5) == 1
+    assert matched_strength(0.5, 2.0) == 0.5
+    assert matched_strength(0.0, 0.0) == 1
+    assert matched_strength(0.0, 1.0) == 0
 
 
 def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
@@ -353,7 +390,7 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
         ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
         ({"group": 1}, "group: expected at least 2, got 1"),
         ({"shared_steps": -1}, "shared_steps: expected at least 0, got -1"),
-        ({"strength": 0.0}, r"strength: expected a positive number, got 0\.0"),
+        ({"match_kl": -1}, "match_kl: expected at least 0, got -1"),
         ({"listwise": 1.1}, r"listwise: expected a number from 0 to 1, got 1\.1"),
         ({"pairs_per_prompt": 0}, "pairs_per_prompt: expected at least 1, got 0"),
         ({"max_length": 1}, "max_length: expected at least 2, got 1"),
