@@ -1,0 +1,80 @@
+"""scripts/evaluate_rewards.py: a table and a JSON line for ratings and for pairs, with nothing of a test in the training."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from palm.data.planted import make_world
+
+SCRIPT = Path(__file__).parents[2] / "scripts/evaluate_rewards.py"
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+
+
+def _rows(*arguments: str | Path) -> tuple[dict, list[dict]]:
+    done = _run(*arguments)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[-1])
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(record["rows"])
+    return record, record["rows"]
+
+
+@pytest.fixture(scope="module")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 users of two opposite tastes for 24 items."""
+    rng = np.random.default_rng(0)
+    taste = rng.normal(size=24)
+    path = tmp_path_factory.mktemp("ratings") / "ratings.csv"
+    with path.open("w", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["who", "item", "score"])
+        for user in range(120):
+            sign = 1 if user % 2 else -1
+            out.writerows((f"u{user:03d}", f"i{item}", round(sign * taste[item] + rng.normal() * 0.3, 3)) for item in range(24))
+    return path
+
+
+def test_opposite_tastes_are_found_in_ratings(ratings: Path) -> None:
+    record, rows = _rows("ratings", ratings, "--columns", "user=who", "--users", "80", "40", "--methods", "LoRe:rank=2")
+    assert record["seen users"] == 80
+    assert record["unseen users"] == 40
+    assert [row["method"] for row in rows] == ["BradleyTerry", "LoRe:rank=2"]
+    assert rows[0]["unseen all"]["mean"] == pytest.approx(0.5, abs=0.1)
+    assert rows[0]["unseen all gain"]["mean"] == 0
+    for part in ("seen", "unseen 10", "unseen 20", "unseen all"):
+        assert rows[1][f"{part} gain"]["low"] > 0.2
+
+
+def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
+    world = make_world(users=30, bases=2, pairs_per_user=40, seed=0)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(json.dumps({**row, "group": row["prompt"]}) for row in world.rows))
+    record, rows = _rows("pairs", path, "--methods", "LoRe:rank=2", "PReF:rank=2", "--shots", "5", "--dim", "32")
+    assert len(rows) == 3
+    assert record["seen users"] + record["unseen users"] == 30
+    for row in rows:
+        assert 0.5 < row["seen"]["mean"] < 1
+        assert {"unseen 5", "unseen all"} <= set(row)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "Lore"), "--methods: expected names out of Reference, BradleyTerry"),
+        (("--columns", "user"), "--columns: expected name=column,name=column, got 'user'"),
+        (("--users", "100", "100", "--columns", "user=who"), "--users: expected at most 120 altogether, got 100 and 100"),
+        ((), "expected a column 'user' for user, got who, item, score"),
+    ],
+)
+def test_bad_arguments_are_refused(ratings: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = _run("ratings", ratings, *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
