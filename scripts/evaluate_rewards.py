@@ -17,6 +17,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from palm.evaluation import Accuracy, accuracy, compare
 from palm.features.encode import distinct_texts
 from palm.features.pairs import PairFeatures
 from palm.features.surface import format_features, length_features, tfidf_features
-from palm.rewards import METHODS, RewardModel
+from palm.rewards import METHODS, Estimator, RewardModel
 
 BASELINE = "BradleyTerry"
 SURFACES: dict[str, Callable[..., np.ndarray]] = {"tfidf": tfidf_features, "length": length_features, "format": format_features}
@@ -67,7 +68,9 @@ def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: i
         )
 
     seen, unseen = drawn[: users[0]], drawn[users[0] : sum(users)]
-    return Task(made(early, seen, train), made(late, seen, test), made(early, unseen, None), made(late, unseen, test))
+    fitted, tested = made(early, seen, train), made(late, seen, test)
+    tested = tested.select(np.flatnonzero(np.isin(tested.user, fitted.ids)))  # ties may leave someone nothing to be fitted on
+    return Task(fitted, tested, made(early, unseen, None), made(late, unseen, test))
 
 
 def pair_task(path: str, columns: dict[str, str], *, features: str, min_pairs: int, unseen: float, dim: int, seed: int) -> Task:
@@ -102,9 +105,8 @@ def evaluate(task: Task, methods: list[str], *, shots: list[int], seed: int) -> 
     base: dict[str, Accuracy] = {}
     rows = []
     for spec in [BASELINE, *(method for method in methods if method != BASELINE)]:
-        name, _, text = spec.partition(":")
         start = time.perf_counter()
-        model = METHODS[name](**(yaml.safe_load("{" + text.replace("=", ": ") + "}") or {})).fit(task.train, seed=seed)
+        model = _estimator(spec).fit(task.train, seed=seed)
         row: dict[str, Any] = {"method": spec, "seconds": round(time.perf_counter() - start, 1)}
         for part, found in _judge(model, task, contexts, seed).items():
             base.setdefault(part, found)
@@ -112,6 +114,24 @@ def evaluate(task: Task, methods: list[str], *, shots: list[int], seed: int) -> 
             row[f"{part} gain"] = compare(found, base[part], seed=seed).record()
         rows.append(row)
     return rows
+
+
+def _estimator(spec: str) -> Estimator:
+    """What `LoRe:rank=5,preset=joint` names.
+
+    Raises:
+        ValueError: there is no such method or option, or features here cannot feed it.
+    """
+    name, _, text = spec.partition(":")
+    able = [known for known in METHODS if known not in ("Reference", "Given")]
+    if name not in able:
+        raise ValueError(f"expected names out of {', '.join(able)}, got {name!r}")
+    options = yaml.safe_load("{" + text.replace("=", ": ") + "}") or {}
+    known = signature(METHODS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
+    return METHODS[name](**options)
 
 
 def _judge(model: RewardModel, task: Task, contexts: dict[str, PairFeatures], seed: int) -> dict[str, Accuracy]:
@@ -170,9 +190,13 @@ def main() -> None:
         columns = dict(part.split("=", 1) for part in options.columns.split(",") if part)
     except ValueError:
         parser.error(f"--columns: expected name=column,name=column, got {options.columns!r}")
-    unknown = [method for method in options.methods if method.partition(":")[0] not in METHODS]
-    if unknown:
-        parser.error(f"--methods: expected names out of {', '.join(METHODS)}, got {unknown[0]!r}")
+    for spec in options.methods:
+        try:
+            _estimator(spec)
+        except ValueError as error:
+            parser.error(f"--methods: {error}")
+    if min(options.shots, default=0) < 0:
+        parser.error(f"--shots: expected numbers of at least 0, got {min(options.shots)}")
     try:
         if options.kind == "ratings":
             ratings = load_ratings(options.file, columns=columns)
@@ -181,13 +205,26 @@ def main() -> None:
         else:
             given = {"features": options.features, "min_pairs": options.min_pairs, "unseen": options.unseen, "dim": options.dim}
             task = pair_task(options.file, columns, **given, seed=options.seed)
+        for name, part in vars(task).items():
+            if len(part) == 0:
+                raise ValueError(f"{name}: expected pairs, got none; ask for more users or pairs")
     except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
     rows = evaluate(task, options.methods, shots=options.shots, seed=options.seed)
     sizes = {"seen users": len(task.train.ids), "unseen users": len(task.unseen_test.ids), "training pairs": len(task.train)}
     print(", ".join(f"{name}: {count}" for name, count in sizes.items()) + "\n")
     _print_table(rows)
-    print(json.dumps({"file": options.file, "features": options.features, "seed": options.seed, **sizes, "rows": rows}))
+    print(
+        json.dumps(
+            {
+                "file": options.file,
+                "features": options.features if options.kind == "pairs" else "identity",
+                "seed": options.seed,
+                **sizes,
+                "rows": rows,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ def load_pairs(
 
 
 def _rename(raw: Any, columns: Mapping[str, str], where: str) -> dict[str, Any]:
+    if isinstance(raw, PairError):
+        raise raw
     if not isinstance(raw, Mapping):
         raise PairError(f"{where}: expected an object with columns, got {raw!r:.60}")
     row = {}
@@ -176,8 +178,17 @@ def _hub_rows(repository: str, split: str, subset: str | None) -> Iterator[tuple
     from datasets import load_dataset
 
     usual, reader = _PUBLISHED.get(repository, (None, None))
+    if reader and subset not in (None, usual):
+        reader = None
     try:
         rows = load_dataset(repository, subset or usual, split=split)
     except Exception as error:  # datasets raises many kinds: network, missing repository, missing split
         raise PairError(f"{repository}: neither a file here nor a data set that the Hub gave: {error}") from error
-    yield from enumerate(reader(rows) if reader else iter(rows), start=1)
+    for number, row in enumerate(rows, start=1):
+        if reader is None:
+            yield number, row
+            continue
+        try:
+            yield from ((number, pair) for pair in reader([row]))
+        except PairError as error:  # named by its own column; whoever reads may leave it out
+            yield number, PairError(str(error).replace(f"{repository}, row 1", f"{repository}, row {number}"))

@@ -4,6 +4,7 @@ On the Hub as `HannahRoseKirk/prism-alignment`; what is read here is its configu
 a conversation is a group.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ def prism_pairs(rows: Iterable[Mapping[str, Any]], *, balanced: bool = True, lea
     """
     if least_gap < 1:
         raise ValueError(f"least_gap: expected at least 1, got {least_gap}")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=1):
         where = f"{SOURCE}, row {number}"
         for column in ("user_id", "conversation_id", "conversation_history"):
             if not row.get(column):
@@ -40,7 +41,22 @@ def prism_pairs(rows: Iterable[Mapping[str, Any]], *, balanced: bool = True, lea
                 raise PairError(f"{where}, column 'included_in_balanced_subset': missing; use balanced=False to do without")
             if not row["included_in_balanced_subset"]:
                 continue
+        _check_history(row["conversation_history"], where)
         yield from _turns(row, where, least_gap)
+
+
+def _check_history(history: Any, where: str) -> None:
+    where = f"{where}, column 'conversation_history'"
+    if not isinstance(history, list):
+        raise PairError(f"{where}: expected a list of messages, got {history!r:.60}")
+    for message in history:
+        if not isinstance(message, Mapping) or not isinstance(message.get("turn"), int):
+            raise PairError(f"{where}: expected messages with a turn, got {message!r:.60}")
+        if not isinstance(message.get("content"), str):
+            raise PairError(f"{where}: expected text as content in turn {message['turn']}, got {message.get('content')!r:.60}")
+        score = message.get("score")
+        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score)):
+            raise PairError(f"{where}: expected a number as score in turn {message['turn']}, got {score!r:.60}")
 
 
 def _turns(row: Mapping[str, Any], where: str, least_gap: int) -> Iterator[dict[str, Any]]:

@@ -25,20 +25,21 @@ def tldr_pairs(rows: Iterable[Mapping[str, Any]], *, posts_only: bool = True) ->
     Raises:
         PairError: a row is not of that form; the message names it and the column.
     """
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=1):
         where = f"{SOURCE}, row {number}"
         info, summaries, choice = row.get("info"), row.get("summaries"), row.get("choice")
         if not isinstance(info, Mapping) or not (info.get("post") or info.get("article")):
             raise PairError(f"{where}, column 'info': expected a post or an article, got {info!r:.60}")
-        if not isinstance(summaries, list) or len(summaries) != 2 or not all(summary.get("text") for summary in summaries):
+        texts = [part.get("text") for part in summaries or () if isinstance(part, Mapping)]
+        if len(texts) != 2 or not all(isinstance(text, str) and text.strip() for text in texts):
             raise PairError(f"{where}, column 'summaries': expected two texts, got {summaries!r:.60}")
-        if choice not in (0, 1):
+        if isinstance(choice, bool | float) or choice not in (0, 1):
             raise PairError(f"{where}, column 'choice': expected 0 or 1, got {choice!r}")
         if not row.get("worker"):
             raise PairError(f"{where}, column 'worker': expected an id, got {row.get('worker')!r}")
         if posts_only and not info.get("post"):
             continue
-        texts = [str(summary["text"]).strip() for summary in summaries]
+        texts = [str(text).strip() for text in texts]
         if texts[0] == texts[1]:
             continue
         text = str(info.get("post") or info["article"]).strip()

@@ -44,6 +44,18 @@ class FeatureArray:
             result[here] = self._parts[part][index[here] - self._starts[part]]
         return result
 
+    def finite_rows(self, index: np.ndarray) -> np.ndarray:
+        """`rows`, all finite.
+
+        Raises:
+            ValueError: a feature is not; the message names its row.
+        """
+        found = self.rows(index)
+        bad = ~np.isfinite(found).all(axis=1)
+        if bad.any():
+            raise ValueError(f"features: expected finite numbers, row {int(np.asarray(index)[bad.argmax()])} has others")
+        return found
+
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """All rows in order, as (position, float32 block) pairs of bounded size."""
         step = max(1, _CHUNK // max(self.shape[1], 1))

@@ -51,17 +51,14 @@ def lora_config(options: Mapping[str, Any]) -> Any:
     )
 
 
-def publish_adapter(saved: Path, folder: Path, *, base_model: str, strength: float = 1.0) -> None:
+def publish_adapter(saved: Path, folder: Path, *, base_model: str) -> None:
     """Move a trainer's saved adapter to its place: two files, sorted and named by the base model's id, in one rename.
 
     Args:
         saved: where PEFT wrote the adapter; removed.
         folder: where it is to be.
         base_model: id to record, instead of the local path that PEFT records.
-        strength: what the adapter's change of the base's weights is multiplied by.
     """
-    from safetensors.torch import load_file, save_file
-
     config = read_json(saved / CONFIG)
     config["base_model_name_or_path"] = base_model
     config = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(config.items())}
@@ -69,11 +66,7 @@ def publish_adapter(saved: Path, folder: Path, *, base_model: str, strength: flo
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     write_json(building / CONFIG, config)
-    if strength == 1:
-        shutil.copyfile(saved / WEIGHTS, building / WEIGHTS)
-    else:
-        weights = {name: part * strength if "lora_B" in name else part for name, part in load_file(saved / WEIGHTS).items()}
-        save_file(weights, building / WEIGHTS, metadata={"format": "pt"})
+    shutil.copyfile(saved / WEIGHTS, building / WEIGHTS)
     shutil.rmtree(saved)
     if folder.exists():
         shutil.rmtree(folder)

@@ -2,7 +2,8 @@
 
 Candidates tell nothing of texts that nobody sampled. A policy trained on them goes on beyond them, and what it writes costs more KL
 than the plan allows and than any candidate shows, for rewards that do not pay for it. Its log-ratio is about linear in its change
-of the base's weights and its KL divergence about quadratic, so scaling that change by sqrt(planned / own KL) puts it back.
+of the base's weights and its KL divergence about quadratic while that change is small, so scaling it by sqrt(planned / own KL)
+puts it back, in a few steps where it is large.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,6 +59,16 @@ def own_divergence(
         )
         written += [(prompt, sample.token_ids) for prompt, row in zip(part, samples, strict=True) for sample in row]
     return float(response_kl(policy, written, without_adapter=without_adapter)[0].mean())
+
+
+def scale_adapter(model: Any, factor: float) -> None:
+    """Multiply the change of the base's weights that a PEFT model's LoRA adapter makes, in place."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(factor)
 
 
 def matched_strength(planned: float, own: float) -> float:

@@ -29,7 +29,7 @@ from palm.lm.logprobs import response_logprobs
 from palm.lm.tokens import encode
 from palm.policies.adapters import is_complete, load_into, lora_config, publish_adapter
 from palm.policies.pairs import scalarise
-from palm.policies.strength import matched_strength, own_divergence, planned_divergence
+from palm.policies.strength import matched_strength, own_divergence, planned_divergence, scale_adapter
 from palm.progress import Track, silent
 from palm.ranks import barrier, rank, ranks, shards_models
 from palm.rewards.tensor import RewardTensor
@@ -37,6 +37,8 @@ from palm.seeds import derive_seed, isolated_rng
 
 logger = logging.getLogger(__name__)
 
+_MATCHES = 3  # times that a member is scaled down, at most
+_CLOSE = 1.05  # times the planned divergence: as good as it
 _SHARED_ID = "shared-steps"
 _SHARED = ".writing--shared"  # the adapter that members go on from; it goes when the stage that trains them is done
 
@@ -56,6 +58,7 @@ class TrainingOptions:
         match_kl: texts that each member writes when it is trained, to learn its KL divergence; where that exceeds the planned one,
             its change of the base is scaled down to match (palm.policies.strength). 0: none. Not for models split over
             processes, nor for candidates that the reference did not sample.
+        max_new_tokens: longest text that a member writes for that: what candidates were sampled with; their longest by default.
         max_length: longest prompt and response in tokens.
         lora: fields of PEFT's LoraConfig.
         dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
@@ -67,6 +70,7 @@ class TrainingOptions:
     pairs_per_prompt: int = 16
     shared_steps: int = 0
     match_kl: int = 0
+    max_new_tokens: int | None = None
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
     dpo: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +95,8 @@ class TrainingOptions:
             raise ValueError(f"shared_steps: expected at least 0, got {self.shared_steps}")
         if self.match_kl < 0:
             raise ValueError(f"match_kl: expected at least 0, got {self.match_kl}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens: expected at least 1 or None, got {self.max_new_tokens}")
         if self.max_length < 2:
             raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
@@ -231,7 +237,7 @@ def train_members(
             saved, told = _train(language_model, member, rows, folder, options, seed, track, start, candidates, planned)
             if rank() == 0:
                 write_json(log, told)
-                publish_adapter(saved, target, base_model=base_model, strength=told["strength"])
+                publish_adapter(saved, target, base_model=base_model)
             barrier()
         history: dict[str, Any] = read_json(log)
         return history
@@ -278,7 +284,7 @@ def _train(
 ) -> tuple[Path, dict[str, Any]]:
     """Train one member, from the adapter `start` if there is one; returns where PEFT saved the adapter, and the history.
 
-    With a `planned` divergence the member then writes text of its own, and the history's strength makes it diverge as planned.
+    With a `planned` divergence the member then writes text of its own, and is scaled down where it diverges by more.
     """
     from palm.lm.training import last_checkpoint, quieten, training_arguments
     from palm.policies.groups import GroupCollator
@@ -312,12 +318,11 @@ def _train(
             if start is not None:
                 load_into(trainer.model, start)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
-            trainer.save_model(str(saved))
             told: dict[str, Any] = {"strength": 1.0}
             if planned is not None and rank() == 0:
-                told |= _match(
-                    LanguageModel(trainer.model.eval(), language_model.tokenizer, ""), candidates, planned, options, seed
-                )
+                policy = LanguageModel(trainer.model.eval(), language_model.tokenizer, language_model.source)
+                told |= _match(policy, candidates, planned, options, seed)
+            trainer.save_model(str(saved))
         finally:
             trainer.model.unload()
             base.__dict__.pop("forward", None)  # TRL wraps the base's forward anew for every trainer
@@ -332,17 +337,30 @@ def _train(
 def _match(
     policy: LanguageModel, candidates: TokenisedCandidates, planned: float, options: TrainingOptions, seed: int
 ) -> dict[str, Any]:
-    """The strength that makes a policy diverge as planned, with both divergences."""
-    longest = max(len(response) for responses in candidates.responses for response in responses)
-    own = own_divergence(
-        policy,
-        candidates.prompts,
-        texts=options.match_kl,
-        max_new_tokens=longest,
-        without_adapter=policy.model.disable_adapter,
-        seed=seed,
-    )
-    return {"strength": matched_strength(planned, own), "planned_divergence": planned, "own_divergence": own}
+    """Scale a policy down, in place, until it diverges as planned on text of its own; by how much, and its divergences."""
+    longest = options.max_new_tokens or max(len(response) for responses in candidates.responses for response in responses)
+
+    def measured() -> float:
+        return own_divergence(
+            policy,
+            candidates.prompts,
+            texts=options.match_kl,
+            max_new_tokens=longest,
+            without_adapter=policy.model.disable_adapter,
+            seed=seed,
+        )
+
+    strength, before = 1.0, measured()
+    own = before
+    for _ in range(_MATCHES):
+        if own <= planned * _CLOSE:
+            break
+        factor = matched_strength(planned, own)
+        scale_adapter(policy.model, factor)
+        strength, own = strength * factor, measured()
+    if own > 1.5 * planned:
+        logger.warning("a member's KL divergence is %.3g nats after scaling by %.2f, planned %.3g", own, strength, planned)
+    return {"strength": strength, "planned_divergence": planned, "trained_divergence": before, "divergence": own}
 
 
 def _groups(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, size: int, seed: int) -> Dataset:

@@ -64,6 +64,7 @@ __all__ = [
     "VRF",
     "BradleyTerry",
     "Calibration",
+    "Estimator",
     "Given",
     "LinearModel",
     "LoRe",

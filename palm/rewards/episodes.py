@@ -35,7 +35,7 @@ def standardisation(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
 
 def read_pairs(pairs: PairFeatures, rows: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """(n, 2 d) float32 mean and difference of the two sides of some pairs, standardised."""
-    chosen, rejected = pairs.items.rows(pairs.chosen_row[rows]), pairs.items.rows(pairs.rejected_row[rows])
+    chosen, rejected = pairs.items.finite_rows(pairs.chosen_row[rows]), pairs.items.finite_rows(pairs.rejected_row[rows])
     return np.hstack([((chosen + rejected) / 2 - centre) / scale, (chosen - rejected) / scale])
 
 

@@ -110,7 +110,7 @@ class PALModel(RewardModel):
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
             chosen, rejected = (
-                (pairs.items.rows(side[rows[part]]) - self.centre) / self.deviation
+                (pairs.items.finite_rows(side[rows[part]]) - self.centre) / self.deviation
                 for side in (pairs.chosen_row, pairs.rejected_row)
             )
             margin[part], slope[part] = measure(chosen, rejected, weight[part])

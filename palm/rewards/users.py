@@ -81,6 +81,8 @@ class UserWeights:
         if len(mean) != len(ids) or np.shape(self.covariance) != (len(ids), mean.shape[1], mean.shape[1]):
             shapes = f"{ids.shape}, {mean.shape} and {np.shape(self.covariance)}"
             raise ValueError(f"ids, mean, covariance: expected (U,), (U, K) and (U, K, K), got {shapes}")
+        if not np.isfinite(self.covariance).all():
+            raise ValueError("covariance: expected finite numbers, got others")
         check_distinct(ids)
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "mean", mean)

@@ -58,7 +58,7 @@ class VPLModel(RewardModel):
         for start in range(0, len(features), _PAIRS):
             part = slice(start, start + _PAIRS)
             chosen, rejected = (
-                self.reward(np.hstack([(features.items.rows(rows[part]) - self.centre) / self.scale, own[part]]))[:, 0]
+                self.reward(np.hstack([(features.items.finite_rows(rows[part]) - self.centre) / self.scale, own[part]]))[:, 0]
                 for rows in (features.chosen_row, features.rejected_row)
             )
             result[part] = chosen.astype(np.float64) - rejected

@@ -42,10 +42,13 @@ def test_workers_with_few_pairs_are_left_out():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"choice": 2}, "row 0, column 'choice': expected 0 or 1, got 2"),
-        ({"worker": ""}, "row 0, column 'worker': expected an id, got ''"),
-        ({"summaries": [{"text": "a"}]}, "row 0, column 'summaries': expected two texts"),
-        ({"info": {}}, "row 0, column 'info': expected a post or an article"),
+        ({"choice": 2}, "row 1, column 'choice': expected 0 or 1, got 2"),
+        ({"worker": ""}, "row 1, column 'worker': expected an id, got ''"),
+        ({"summaries": ["a", "b"]}, "row 1, column 'summaries': expected two texts"),
+        ({"summaries": [{"text": " "}, {"text": "b"}]}, "row 1, column 'summaries': expected two texts"),
+        ({"choice": True}, "row 1, column 'choice': expected 0 or 1, got True"),
+        ({"summaries": [{"text": "a"}]}, "row 1, column 'summaries': expected two texts"),
+        ({"info": {}}, "row 1, column 'info': expected a post or an article"),
     ],
 )
 def test_tldr_rows_of_another_form_are_named(changes, message):
@@ -104,9 +107,13 @@ def test_prism_conversations_end_where_nothing_was_chosen():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"user_id": None}, "row 0, column 'user_id': expected a value"),
-        ({"conversation_history": []}, "row 0, column 'conversation_history': expected a value"),
+        ({"user_id": None}, "row 1, column 'user_id': expected a value"),
+        ({"conversation_history": []}, "row 1, column 'conversation_history': expected a value"),
         ({"conversation_history": [entry(0, "model", "Hi", 3, True)]}, "expected one user message in turn 0, got 0"),
+        ({"conversation_history": "text"}, "expected a list of messages, got 'text'"),
+        ({"conversation_history": [{"role": "user", "content": "a"}]}, "expected messages with a turn"),
+        ({"conversation_history": [entry(0, "user", None)]}, "expected text as content in turn 0, got None"),
+        ({"conversation_history": [entry(0, "user", "a"), entry(0, "model", "b", "80", True)]}, "expected a number as score"),
     ],
 )
 def test_prism_rows_of_another_form_are_named(changes, message):
@@ -199,3 +206,12 @@ def test_hub_ids_of_published_sets_are_read_by_their_schema(monkeypatch, source,
     pairs = load_pairs(source)
     assert asked == [(source, subset, "train")]
     assert pairs["user"][0] == {"comparisons": "w1", "conversations": "user1"}[subset]
+
+
+def test_bad_rows_of_published_sets_are_named_or_left_out(monkeypatch, caplog):
+    rows = [tldr_row(), tldr_row(worker=""), tldr_row(choice=0)]
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Dataset.from_list(rows))
+    with pytest.raises(PairError, match="summarize_from_feedback, row 2, column 'worker': expected an id, got ''"):
+        load_pairs("openai/summarize_from_feedback")
+    assert len(load_pairs("openai/summarize_from_feedback", drop_invalid=True)) == 2
+    assert "left out 1 of 3 rows" in caplog.text

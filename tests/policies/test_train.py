@@ -136,7 +136,7 @@ def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, languag
 def test_a_member_that_goes_beyond_the_plan_is_scaled_back(
     task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is published is what was trained with B scaled by sqrt(planned / own); steps that members share are not touched."""
+    """What is published is what was trained with B scaled down until it diverges as planned; shared steps are not touched."""
     from safetensors.torch import load_file
 
     monkeypatch.setattr("palm.policies.train.planned_divergence", lambda *_: 1e-4)  # anything trained goes beyond this
@@ -146,14 +146,15 @@ def test_a_member_that_goes_beyond_the_plan_is_scaled_back(
         logs[name] = task.train(fresh_model(), tmp_path / name, {"a": WEIGHT}, match_kl=match, **options)["a"]
     assert logs["whole"]["strength"] == 1
     told = logs["matched"]
-    assert told["own_divergence"] > 1e-4
-    assert told["strength"] == pytest.approx(np.sqrt(1e-4 / told["own_divergence"]))
+    assert told["trained_divergence"] > 1e-4
+    assert told["divergence"] < min(told["trained_divergence"], 3e-4)
+    assert 0 < told["strength"] < 1
     assert told["losses"] == logs["whole"]["losses"]
     assert _bytes(tmp_path / "whole" / ".writing--shared") == _bytes(tmp_path / "matched" / ".writing--shared")
     whole, matched = (load_file(tmp_path / name / "a" / WEIGHTS) for name in ("whole", "matched"))
     assert (tmp_path / "whole" / "a" / CONFIG).read_bytes() == (tmp_path / "matched" / "a" / CONFIG).read_bytes()
     for name, part in whole.items():
-        assert torch.equal(matched[name], part * (told["strength"] if "lora_B" in name else 1.0))
+        torch.testing.assert_close(matched[name], part * (told["strength"] if "lora_B" in name else 1.0))
     again = task.train(fresh_model(), tmp_path / "again", {"a": WEIGHT}, match_kl=12, **options)["a"]
     assert again == told
 
@@ -390,6 +391,7 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
         ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
         ({"group": 1}, "group: expected at least 2, got 1"),
         ({"shared_steps": -1}, "shared_steps: expected at least 0, got -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1 or None, got 0"),
         ({"match_kl": -1}, "match_kl: expected at least 0, got -1"),
         ({"listwise": 1.1}, r"listwise: expected a number from 0 to 1, got 1\.1"),
         ({"pairs_per_prompt": 0}, "pairs_per_prompt: expected at least 1, got 0"),

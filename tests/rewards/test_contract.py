@@ -238,6 +238,22 @@ def test_features_that_are_not_finite_are_refused(method, small):
 
 
 @learning
+def test_features_that_are_not_finite_are_refused_after_the_fit_too(method, fitted, small):
+    model = fitted(method)
+    users = model.infer(small.seen)
+    items = small.seen.items.rows(np.arange(len(small.seen.items)))
+    row = int(small.seen.chosen_row[3])
+    items[row] = np.nan
+    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
+    message = f"features: expected finite numbers, row {row} has others"
+    with pytest.raises(ValueError, match=message):
+        model.margin(bad, users)
+    if model.geometry != "none":
+        with pytest.raises(ValueError, match=message):
+            model.infer(bad)
+
+
+@learning
 def test_features_of_another_width_are_refused(method, fitted):
     model, wider = fitted(method), PairFeatures(["a"], np.zeros((1, 5)), np.ones((1, 5)))
     message = "features: expected 4 numbers per text as in the fit, got 5"

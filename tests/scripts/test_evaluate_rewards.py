@@ -68,7 +68,10 @@ def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "Lore"), "--methods: expected names out of Reference, BradleyTerry"),
+        (("--methods", "Lore"), "--methods: expected names out of BradleyTerry, LoRe"),
+        (("--methods", "LoRe:rnk=2"), "--methods: LoRe has no option 'rnk'; known: rank"),
+        (("--users", "0", "10", "--columns", "user=who"), "train: expected pairs, got none"),
+        (("--shots", "-1"), "--shots: expected numbers of at least 0, got -1"),
         (("--columns", "user"), "--columns: expected name=column,name=column, got 'user'"),
         (("--users", "100", "100", "--columns", "user=who"), "--users: expected at most 120 altogether, got 100 and 100"),
         ((), "expected a column 'user' for user, got who, item, score"),
