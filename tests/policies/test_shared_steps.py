@@ -1,0 +1,61 @@
+"""palm.policies.train: steps that members share are those of the mean weight, taken once."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trained import bytes_of, soft_loss, texts_of
+
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_logprobs
+from palm.policies.adapters import Members
+
+WEIGHT = np.array([0.7, 0.3])
+
+
+def test_members_go_on_from_the_steps_that_they_share(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Shared steps are those of a member at the mean weight; a member's first loss is then the one at that adapter."""
+    weights = {"a": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    centre = task.train(language_model, tmp_path / "centre", {"c": WEIGHT}, dpo={"max_steps": 12})
+    fresh = task.train(language_model, tmp_path / "fresh", weights, dpo={"max_steps": 1})
+    shared = task.train(language_model, tmp_path / "shared", weights, shared_steps=12, dpo={"max_steps": 1})
+    assert bytes_of(tmp_path / "shared" / ".writing--shared") == bytes_of(tmp_path / "centre" / "c")
+    assert sorted(shared) == ["a", "b"]
+    assert centre["c"]["losses"][-1]["loss"] < centre["c"]["losses"][0]["loss"]
+    counts = [len(row) for row in task.candidates.responses]
+    members = Members(language_model, {"c": tmp_path / "centre" / "c"})
+    with members.policy("c") as policy:
+        logprobs = np.split(response_logprobs(policy, texts_of(task)), np.cumsum(counts)[:-1])
+    members.close()
+    for name, weight in weights.items():
+        targets = [task.rewards.rewards[p, :n] @ weight / 0.1 for p, n in enumerate(counts)]
+        ratios = [logprobs[p] - task.candidates.reference[p, :n] for p, n in enumerate(counts)]
+        assert shared[name]["losses"][0]["loss"] == pytest.approx(soft_loss(targets, ratios, 0.5), rel=1e-3)
+        assert abs(shared[name]["losses"][0]["loss"] - fresh[name]["losses"][0]["loss"]) > 5e-3
+
+
+def test_members_with_shared_steps_are_the_same_after_a_break(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Whether another member or the shared adapter was there already changes nothing."""
+    weights = {"a": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    options = {"shared_steps": 3, "dpo": {"max_steps": 2}}
+    task.train(language_model, tmp_path, weights, **options)
+    whole = bytes_of(tmp_path / "b")
+    shutil.rmtree(tmp_path / "b")
+    task.train(language_model, tmp_path, weights, **options)
+    assert bytes_of(tmp_path / "b") == whole
+    for name in ("b", ".writing--shared"):
+        shutil.rmtree(tmp_path / name)
+    task.train(language_model, tmp_path, weights, **options)
+    assert bytes_of(tmp_path / "b") == whole
+
+
+def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """Nor does a member called `shared` touch them."""
+    weights = {"shared": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    task.train(language_model, tmp_path / "fresh", weights, shared_steps=4, dpo={"max_steps": 1})
+    task.train(language_model, tmp_path / "used", weights, shared_steps=2, dpo={"max_steps": 1})
+    shutil.rmtree(tmp_path / "used" / "b")
+    task.train(language_model, tmp_path / "used", weights, shared_steps=4, dpo={"max_steps": 1})
+    assert bytes_of(tmp_path / "used" / "b") == bytes_of(tmp_path / "fresh" / "b")
