@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-_CHUNK = 2**22  # pairs x K^2 numbers per block of users
+from palm.rewards.user_blocks import add_pairs, check_scores, user_blocks
 
 
 @dataclass(frozen=True)
@@ -84,26 +84,15 @@ def infer_gaussian(
         ValueError: `scores` is not finite or has not the prior's number of bases.
     """
     bases = len(prior.mean)
-    if scores.ndim != 2 or scores.shape[1] != bases:
-        raise ValueError(f"scores: expected the shape (n, {bases}), got {scores.shape}")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"scores: expected finite numbers, pair {int((~np.isfinite(scores).all(axis=1)).argmax())} has others")
+    check_scores(scores, bases)
     precision = np.linalg.inv(prior.covariance)
     precision = 0.5 * (precision + precision.T)
-    order = np.argsort(code, kind="stable")
-    ends = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=users))])
     mean, covariance = np.empty((users, bases)), np.empty((users, bases, bases))
-    most = max(1, _CHUNK // bases**2)
-    first = 0
-    while first < users:  # blocks of whole users
-        end = int(np.searchsorted(ends, ends[first] + most, side="right")) - 1
-        end = min(max(first + 1, end), first + most, users)
-        rows = order[ends[first] : ends[end]]
-        begin = np.tile(prior.mean, (end - first, 1)) if start is None else start[first:end].copy()
-        mean[first:end], covariance[first:end] = _newton(
-            scores[rows], code[rows] - first, begin, prior.mean, precision, tolerance, steps
+    for block, rows in user_blocks(code, users, bases):
+        begin = np.tile(prior.mean, (block.stop - block.start, 1)) if start is None else start[block].copy()
+        mean[block], covariance[block] = _newton(
+            scores[rows], code[rows] - block.start, begin, prior.mean, precision, tolerance, steps
         )
-        first = end
     return mean, covariance
 
 
@@ -157,18 +146,9 @@ def _derivatives(
     scores: np.ndarray, code: np.ndarray, vectors: np.ndarray, centre: np.ndarray, precision: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradient (U, K) and Hessian (U, K, K)."""
-    users, bases = vectors.shape
-    wrong = 0.5 * (1.0 - np.tanh(0.5 * np.einsum("nk,nk->n", scores, vectors[code])))
     gradient = (vectors - centre) @ precision
-    hessian = np.tile(precision, (users, 1, 1))
-    curvature = wrong * (1.0 - wrong)
-    for i in range(bases):
-        gradient[:, i] -= np.bincount(code, wrong * scores[:, i], minlength=users)
-        for j in range(i, bases):
-            entry = np.bincount(code, curvature * scores[:, i] * scores[:, j], minlength=users)
-            hessian[:, i, j] += entry
-            if i != j:
-                hessian[:, j, i] += entry
+    hessian = np.tile(precision, (len(vectors), 1, 1))
+    add_pairs(gradient, hessian, scores, code, np.einsum("nk,nk->n", scores, vectors[code]))
     return gradient, hessian
 
 

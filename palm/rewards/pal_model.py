@@ -11,6 +11,7 @@ from palm.features.pairs import PairFeatures
 from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, place_users, read_record
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
+from palm.rewards.user_blocks import add_pairs
 from palm.rewards.users import UserWeights
 
 _PAIRS = 4096  # scored at a time
@@ -86,21 +87,17 @@ class PALModel(RewardModel):
         self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value (U,), gradient (U, K) and Gauss-Newton Hessian (U, K, K) of the negative log posterior at (U, K) logits."""
-        users, bases = logits.shape
+        users = len(logits)
         weight = _softmax(logits)
         margin, by_weight = self._margins(context, rows, weight[code])
         own = weight[code]
         slope = own * (by_weight - (own * by_weight).sum(axis=1, keepdims=True))
-        wrong = 0.5 * (1 - np.tanh(0.5 * margin))
         away = logits - self.population.mean
         value = np.bincount(code, np.logaddexp(0.0, -margin), minlength=users) + 0.5 * np.einsum(
             "uk,kl,ul->u", away, precision, away
         )
         gradient, hessian = away @ precision, np.tile(precision, (users, 1, 1))
-        for i in range(bases):
-            gradient[:, i] -= np.bincount(code, wrong * slope[:, i], minlength=users)
-            for j in range(bases):
-                hessian[:, i, j] += np.bincount(code, wrong * (1 - wrong) * slope[:, i] * slope[:, j], minlength=users)
+        add_pairs(gradient, hessian, slope, code, margin)
         return value, gradient, hessian
 
     def _margins(self, pairs: PairFeatures, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,9 +18,8 @@ from typing import Any, Self
 import numpy as np
 
 from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.rewards.user_blocks import add_pairs, check_scores, user_blocks
 from palm.simplex import check_weights, tangent_basis
-
-_CHUNK = 2**22  # pairs x K^2 numbers per block of users
 
 
 @dataclass(frozen=True)
@@ -182,28 +181,15 @@ def infer_weights(
         ValueError: `scores` is not finite or has not the prior's number of bases.
     """
     bases = len(prior.mean)
-    if scores.ndim != 2 or scores.shape[1] != bases:
-        raise ValueError(f"scores: expected the shape (n, {bases}), got {scores.shape}")
-    if not np.isfinite(scores).all():
-        raise ValueError(f"scores: expected finite numbers, pair {int((~np.isfinite(scores).all(axis=1)).argmax())} has others")
+    check_scores(scores, bases)
     if bases == 1:
         return np.ones((users, 1)), np.zeros((users, 1, 1))
-    order = np.argsort(code, kind="stable")
-    counts = np.bincount(code, minlength=users)
-    ends = np.concatenate([[0], np.cumsum(counts)])
     mean, covariance = np.empty((users, bases)), np.empty((users, bases, bases))
-    first = 0
-    while first < users:  # blocks of whole users
-        limit = ends[first] + max(1, _CHUNK // bases**2)
-        end = max(first + 1, int(np.searchsorted(ends, limit, side="right")) - 1)
-        end = min(end, first + max(1, _CHUNK // bases**2), users)
-        rows = order[ends[first] : ends[end]]
-        begin = np.tile(prior.mean, (end - first, 1))
+    for block, rows in user_blocks(code, users, bases):
+        begin = np.tile(prior.mean, (block.stop - block.start, 1))
         if start is not None:  # a little off the faces, where the barrier is steep
-            begin = 0.01 * begin + 0.99 * start[first:end]
-        block = _newton(scores[rows], code[rows] - first, begin, prior, tolerance, steps)
-        mean[first:end], covariance[first:end] = block
-        first = end
+            begin = 0.01 * begin + 0.99 * start[block]
+        mean[block], covariance[block] = _newton(scores[rows], code[rows] - block.start, begin, prior, tolerance, steps)
     return mean, covariance
 
 
@@ -259,19 +245,11 @@ def _objective(
     """Value (U,), gradient (U, K) and Hessian (U, K, K)."""
     users, bases = weights.shape
     margin = np.einsum("nk,nk->n", scores, weights[code])
-    wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))  # sigmoid(-margin), without overflow
     gradient = -prior.concentration * prior.mean / weights + (weights - prior.mean) @ prior.precision
     hessian = np.zeros((users, bases, bases))
     hessian[:, range(bases), range(bases)] = prior.concentration * prior.mean / weights**2
     hessian += prior.precision
-    curvature = wrong * (1.0 - wrong)
-    for i in range(bases):
-        gradient[:, i] -= np.bincount(code, wrong * scores[:, i], minlength=users)
-        for j in range(i, bases):
-            entry = np.bincount(code, curvature * scores[:, i] * scores[:, j], minlength=users)
-            hessian[:, i, j] += entry
-            if i != j:
-                hessian[:, j, i] += entry
+    add_pairs(gradient, hessian, scores, code, margin)
     return _value(scores, code, weights, prior), gradient, hessian
 
 

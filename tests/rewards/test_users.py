@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-import palm.rewards.users as module
+import palm.rewards.user_blocks as module
 from palm.artifacts import ArtifactError
 from palm.rewards.users import Population, UserWeights, infer_weights, learn_population, population_from, population_record
 from palm.simplex import tangent_basis
