@@ -4,13 +4,14 @@ from pathlib import Path
 
 from palm.artifacts import ArtifactError, read_json
 from palm.hub import locate
-from palm.rewards.base import RECORD, Calibration, Estimator, PopulationModel, RewardModel, SimplexModel
+from palm.rewards.base import RECORD, Calibration, Estimator, RewardModel
 from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
 from palm.rewards.linear import LinearModel
 from palm.rewards.lore import LoRe
 from palm.rewards.pal import PAL
 from palm.rewards.pal_model import PALModel
+from palm.rewards.population_model import PopulationModel
 from palm.rewards.pref import PReF
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.tensor import RewardTensor, reward_tensor
@@ -19,6 +20,7 @@ from palm.rewards.vpl import VPL
 from palm.rewards.vpl_model import VPLModel
 from palm.rewards.vrf import VRF
 from palm.rewards.vrf_model import VRFModel
+from palm.rewards.weighted import SimplexModel
 
 SimplexRewards = SimplexModel | VRFModel
 """Fitted models whose users weigh K calibrated rewards: what feeds a portfolio."""

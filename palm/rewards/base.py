@@ -5,6 +5,7 @@ Fitted models say by `geometry` how a user enters: "simplex" (a weight over K ba
 "latent" or "none" (one reward for everyone).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -15,7 +16,7 @@ from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.hub import HubObject
-from palm.rewards.users import Population, UserWeights, check_distinct, infer_weights, population_from, population_record
+from palm.rewards.users import UserWeights, check_distinct
 
 GEOMETRIES = ("simplex", "linear", "latent", "none")
 RECORD = "reward.json"
@@ -78,6 +79,19 @@ class Calibration:
         """(n, K) calibrated rewards in [0, 1]."""
         return np.clip((raw - self.low) / (self.high - self.low), 0.0, 1.0)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For a file."""
+        return {"low": self.low, "high": self.high}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
+        """Inverse of `arrays`.
+
+        Raises:
+            KeyError: an end is missing.
+        """
+        return cls(arrays["low"], arrays["high"])
+
 
 class RewardModel(HubObject):
     """A fitted model: scores responses, and infers users from their pairs."""
@@ -112,6 +126,27 @@ class RewardModel(HubObject):
         """The seen users' weights, if the method has any."""
         return None
 
+    def _write_parts(self, folder: Path, *, arrays: dict[str, np.ndarray], record: dict[str, Any], **users: UserWeights) -> None:
+        """Write a model's arrays, its JSON record beside what every model has, and user weights, each under its name."""
+        write_arrays(folder / ARRAYS, arrays)
+        for name, weights in users.items():
+            weights.save(folder, name)
+        write_json(folder / RECORD, {"format": "palm.RewardModel/1", "geometry": self.geometry, "method": self.method, **record})
+
+    @classmethod
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """The model out of what `_write_parts` wrote; KeyError and ValueError are for what is missing or damaged."""
+        raise TypeError(f"{cls.__name__} cannot be loaded")
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        record = read_record(folder, cls.geometry)
+        arrays = read_arrays(folder / ARRAYS)
+        try:
+            return cls._assemble(folder, record, arrays)
+        except (KeyError, ValueError) as error:
+            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+
 
 def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
     """Features of responses, checked for the model's width."""
@@ -143,131 +178,6 @@ def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarr
     code = np.where(wanted[place] == context.ids, place, -1)[context.code]
     rows = np.flatnonzero(code >= 0)
     return wanted, rows, code[rows]
-
-
-@dataclass(frozen=True)
-class SimplexModel(RewardModel):
-    """Linear bases phi_k(h) = h.V_k, calibrated, and users with a weight on the simplex.
-
-    Attributes:
-        method: name of the method that fitted it.
-        directions: (d, K) V, in raw features.
-        calibration: of h.V into [0, 1]; one width for all bases unless the bases were given.
-        sharpness: logits per unit of calibrated utility: a pair's logit is sharpness x w.(phi_chosen - phi_rejected).
-        population: prior of a user's weight.
-        seen: posterior weights of the users it was fitted on.
-        names: K names of the bases.
-        details: how the fit went; JSON values.
-    """
-
-    method: str
-    directions: np.ndarray
-    calibration: Calibration
-    sharpness: float
-    population: Population
-    seen: UserWeights
-    names: tuple[str, ...]
-    details: dict[str, Any]
-    geometry: ClassVar[str] = "simplex"
-
-    @property
-    def users(self) -> UserWeights:
-        """The seen users' weights."""
-        return self.seen
-
-    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
-        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
-        return self.calibration.apply(as_array(features, len(self.directions)).project(self.directions))
-
-    def pair_scores(self, features: PairFeatures) -> np.ndarray:
-        """(n, K) chosen minus rejected basis rewards in logits, not clipped."""
-        raw = as_array(features.items, len(self.directions)).project(self.directions)
-        return features.difference(raw) / (self.calibration.high - self.calibration.low) * self.sharpness
-
-    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
-        return (self.pair_scores(features) * users.mean[users.rows(features.user)]).sum(axis=1)
-
-    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
-        """Posterior weights from pairs; users without pairs get the population's mean and spread."""
-        wanted, rows, code = place_users(context, ids)
-        scores = self.pair_scores(context)[rows] if len(rows) else np.zeros((0, len(self.names)))
-        mean, covariance = infer_weights(scores, code, len(wanted), self.population)
-        return UserWeights(wanted, mean, covariance)
-
-    def _write(self, folder: Path) -> None:
-        write_arrays(folder / ARRAYS, {"directions": self.directions, "low": self.calibration.low, "high": self.calibration.high})
-        self.seen.save(folder, "users")
-        record = {
-            "format": "palm.RewardModel/1",
-            "geometry": self.geometry,
-            "method": self.method,
-            "sharpness": self.sharpness,
-            "population": population_record(self.population),
-            "names": list(self.names),
-            "details": self.details,
-        }
-        write_json(folder / RECORD, record)
-
-    @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record = read_record(folder, cls.geometry)
-        arrays = read_arrays(folder / ARRAYS)
-        try:
-            return cls(
-                method=record["method"],
-                directions=arrays["directions"],
-                calibration=Calibration(arrays["low"], arrays["high"]),
-                sharpness=record["sharpness"],
-                population=population_from(record["population"]),
-                seen=UserWeights.load(folder, "users"),
-                names=tuple(record["names"]),
-                details=record["details"],
-            )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
-
-
-@dataclass(frozen=True)
-class PopulationModel(RewardModel):
-    """One linear reward for everyone.
-
-    Attributes:
-        method: name of the method that fitted it.
-        direction: (d,) raw features to logits.
-        calibration: of h.direction into [0, 1].
-        details: how the fit went; JSON values.
-    """
-
-    method: str
-    direction: np.ndarray
-    calibration: Calibration
-    details: dict[str, Any]
-    geometry: ClassVar[str] = "none"
-
-    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
-        """(n, 1) calibrated rewards of (n, d) features, in [0, 1]."""
-        return self.calibration.apply(as_array(features, len(self.direction)).project(self.direction[:, None]))
-
-    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected reward in logits, the same for every user."""
-        return features.difference(as_array(features.items, len(self.direction)).project(self.direction[:, None]))[:, 0]
-
-    def _write(self, folder: Path) -> None:
-        write_arrays(folder / ARRAYS, {"direction": self.direction, "low": self.calibration.low, "high": self.calibration.high})
-        write_json(
-            folder / RECORD,
-            {"format": "palm.RewardModel/1", "geometry": "none", "method": self.method, "details": self.details},
-        )
-
-    @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record, arrays = read_record(folder, cls.geometry), read_arrays(folder / ARRAYS)
-        try:
-            calibration = Calibration(arrays["low"], arrays["high"])
-            return cls(record["method"], arrays["direction"], calibration, record["details"])
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
 
 
 def read_record(folder: Path, geometry: str) -> dict[str, Any]:

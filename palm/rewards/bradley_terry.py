@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import Calibration, PopulationModel
+from palm.rewards.base import Calibration
 from palm.rewards.folds import choose_penalty, split_folds
 from palm.rewards.logistic import Standardised, fit_population
+from palm.rewards.population_model import PopulationModel
 from palm.threads import one_scipy_thread
 
 

@@ -15,9 +15,10 @@ from scipy.optimize import minimize_scalar
 
 from palm.data.schema import Text
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import Calibration, SimplexModel
+from palm.rewards.base import Calibration
 from palm.rewards.logistic import log_loss
 from palm.rewards.users import Population, UserWeights, infer_weights, learn_population
+from palm.rewards.weighted import SimplexModel
 
 RewardFunction = Callable[[list[Text], list[Text]], Sequence[float]]
 """Takes n prompts and n responses, returns n numbers."""

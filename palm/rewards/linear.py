@@ -6,16 +6,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import ARRAYS, RECORD, Calibration, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import Calibration, place_users
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian
 from palm.rewards.users import UserWeights
+from palm.rewards.weighted import WeightedModel
 
 
 @dataclass(frozen=True)
-class LinearModel(RewardModel):
+class LinearModel(WeightedModel):
     """Linear bases h.V_k and users with an unconstrained vector: the logit of a pair is u.V'(h_chosen - h_rejected).
 
     Attributes:
@@ -38,21 +38,13 @@ class LinearModel(RewardModel):
     geometry: ClassVar[str] = "linear"
 
     @property
-    def users(self) -> UserWeights:
-        """The seen users' vectors."""
-        return self.seen
+    def width(self) -> int:
+        """d."""
+        return len(self.directions)
 
-    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
-        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
-        return self.calibration.apply(as_array(features, len(self.directions)).project(self.directions))
-
-    def pair_scores(self, features: PairFeatures) -> np.ndarray:
-        """(n, K) chosen minus rejected basis rewards in logits per unit of u, not clipped."""
-        return features.difference(as_array(features.items, len(self.directions)).project(self.directions))
-
-    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
-        return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
+    def raw(self, items: FeatureArray) -> np.ndarray:
+        """(t, K) basis rewards of (t, d) features before calibration."""
+        return items.project(self.directions)
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Posterior vectors from pairs; users without pairs get the population's mean and covariance."""
@@ -83,31 +75,18 @@ class LinearModel(RewardModel):
         return np.where(sharpness[:, None] > 0, parts / np.where(sharpness > 0, sharpness, 1.0)[:, None], even), sharpness
 
     def _write(self, folder: Path) -> None:
-        write_arrays(folder / ARRAYS, {"directions": self.directions, "low": self.calibration.low, "high": self.calibration.high})
-        self.seen.save(folder, "users")
-        record = {
-            "format": "palm.RewardModel/1",
-            "geometry": self.geometry,
-            "method": self.method,
-            "population": self.population.record(),
-            "names": list(self.names),
-            "details": self.details,
-        }
-        write_json(folder / RECORD, record)
+        arrays = {"directions": self.directions, **self.calibration.arrays()}
+        record = {"population": self.population.record(), "names": list(self.names), "details": self.details}
+        self._write_parts(folder, arrays=arrays, record=record, users=self.seen)
 
     @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record = read_record(folder, cls.geometry)
-        arrays = read_arrays(folder / ARRAYS)
-        try:
-            return cls(
-                method=record["method"],
-                directions=arrays["directions"],
-                calibration=Calibration(arrays["low"], arrays["high"]),
-                population=GaussianPopulation.from_record(record["population"]),
-                seen=UserWeights.load(folder, "users"),
-                names=tuple(record["names"]),
-                details=record["details"],
-            )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return cls(
+            method=record["method"],
+            directions=arrays["directions"],
+            calibration=Calibration.from_arrays(arrays),
+            population=GaussianPopulation.from_record(record["population"]),
+            seen=UserWeights.load(folder, "users"),
+            names=tuple(record["names"]),
+            details=record["details"],
+        )

@@ -17,11 +17,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import Calibration, SimplexModel
+from palm.rewards.base import Calibration
 from palm.rewards.folds import Fold, choose_penalty, split_folds
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.users import Population, UserWeights, infer_weights, learn_population
+from palm.rewards.weighted import SimplexModel
 from palm.threads import one_scipy_thread
 
 logger = logging.getLogger(__name__)

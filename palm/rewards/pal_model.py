@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import RewardModel, as_array, place_users
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
 from palm.rewards.user_blocks import add_pairs
@@ -144,38 +143,24 @@ class PALModel(RewardModel):
         arrays = {"places": self.places, "centre": self.centre, "deviation": self.deviation} | self.text.arrays("text")
         for number, network in enumerate(self.prompts):
             arrays |= network.arrays(f"prompt{number}")
-        write_arrays(folder / ARRAYS, arrays)
-        self.seen.save(folder, "users")
-        record = {
-            "format": "palm.RewardModel/1",
-            "geometry": self.geometry,
-            "method": self.method,
-            "scale": self.scale,
-            "population": self.population.record(),
-            "details": self.details,
-        }
-        write_json(folder / RECORD, record)
+        record = {"scale": self.scale, "population": self.population.record(), "details": self.details}
+        self._write_parts(folder, arrays=arrays, record=record, users=self.seen)
 
     @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record = read_record(folder, cls.geometry)
-        arrays = read_arrays(folder / ARRAYS)
-        try:
-            count = len(arrays["places"]) if record["details"]["variant"] == "B" else 0
-            return cls(
-                method=record["method"],
-                text=Network.from_arrays(arrays, "text", 0.0),
-                prompts=tuple(Network.from_arrays(arrays, f"prompt{number}", 0.0) for number in range(count)),
-                places=arrays["places"],
-                scale=record["scale"],
-                centre=arrays["centre"],
-                deviation=arrays["deviation"],
-                population=GaussianPopulation.from_record(record["population"]),
-                seen=UserWeights.load(folder, "users"),
-                details=record["details"],
-            )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        count = len(arrays["places"]) if record["details"]["variant"] == "B" else 0
+        return cls(
+            method=record["method"],
+            text=Network.from_arrays(arrays, "text", 0.0),
+            prompts=tuple(Network.from_arrays(arrays, f"prompt{number}", 0.0) for number in range(count)),
+            places=arrays["places"],
+            scale=record["scale"],
+            centre=arrays["centre"],
+            deviation=arrays["deviation"],
+            population=GaussianPopulation.from_record(record["population"]),
+            seen=UserWeights.load(folder, "users"),
+            details=record["details"],
+        )
 
 
 def _with_slope(network: Network, inputs: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import RewardModel, as_array, place_users
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -100,25 +99,16 @@ class VPLModel(RewardModel):
         arrays = {"centre": self.centre, "scale": self.scale}
         for name in _SLOPES:
             arrays |= getattr(self, name).arrays(name)
-        write_arrays(folder / ARRAYS, arrays)
-        self.seen.save(folder, "users")
-        self.population.save(folder, "population")
-        record = {"format": "palm.RewardModel/1", "geometry": self.geometry, "method": self.method, "details": self.details}
-        write_json(folder / RECORD, record)
+        self._write_parts(folder, arrays=arrays, record={"details": self.details}, users=self.seen, population=self.population)
 
     @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record = read_record(folder, cls.geometry)
-        arrays = read_arrays(folder / ARRAYS)
-        try:
-            return cls(
-                method=record["method"],
-                **{name: Network.from_arrays(arrays, name, slope) for name, slope in _SLOPES.items()},
-                centre=arrays["centre"],
-                scale=arrays["scale"],
-                population=UserWeights.load(folder, "population"),
-                seen=UserWeights.load(folder, "users"),
-                details=record["details"],
-            )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return cls(
+            method=record["method"],
+            **{name: Network.from_arrays(arrays, name, slope) for name, slope in _SLOPES.items()},
+            centre=arrays["centre"],
+            scale=arrays["scale"],
+            population=UserWeights.load(folder, "population"),
+            seen=UserWeights.load(folder, "users"),
+            details=record["details"],
+        )

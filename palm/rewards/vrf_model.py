@@ -6,13 +6,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import ARRAYS, RECORD, Calibration, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import Calibration, as_array, place_users
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
+from palm.rewards.weighted import WeightedModel
 
 WIDEST = 6.0
 """Of a Gaussian's log-deviation, either way."""
@@ -22,7 +22,7 @@ _ARRAYS = ("centre", "scale", "basis_mean", "basis_deviation")
 
 
 @dataclass(frozen=True)
-class VRFModel(RewardModel):
+class VRFModel(WeightedModel):
     """K rewards read by a network, and users who weigh them by how near they are.
 
     Attributes:
@@ -53,26 +53,18 @@ class VRFModel(RewardModel):
     geometry: ClassVar[str] = "simplex"
 
     @property
-    def users(self) -> UserWeights:
-        """The seen users' weights."""
-        return self.seen
+    def width(self) -> int:
+        """d."""
+        return len(self.centre)
 
     @property
     def sharpness(self) -> float:
         """Logits per unit of calibrated utility."""
         return float(self.calibration.high[0] - self.calibration.low[0])
 
-    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
-        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
-        return self.calibration.apply(self.rewards.over(as_array(features, len(self.centre)), self.centre, self.scale))
-
-    def pair_scores(self, features: PairFeatures) -> np.ndarray:
-        """(n, K) chosen minus rejected basis rewards in logits, not clipped."""
-        return features.difference(self.rewards.over(as_array(features.items, len(self.centre)), self.centre, self.scale))
-
-    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
-        return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
+    def raw(self, items: FeatureArray) -> np.ndarray:
+        """(t, K) basis rewards of (t, d) features before calibration."""
+        return self.rewards.over(items, self.centre, self.scale)
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Weights from one pass of the encoder over the pairs; users without pairs get the population's mean and spread."""
@@ -119,35 +111,21 @@ class VRFModel(RewardModel):
         return weight, 0.5 * (covariance + covariance.transpose(0, 2, 1))
 
     def _write(self, folder: Path) -> None:
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        arrays |= {"low": self.calibration.low, "high": self.calibration.high}
-        write_arrays(folder / ARRAYS, arrays | self.rewards.arrays("rewards") | self.encoder.arrays("encoder"))
-        self.seen.save(folder, "users")
-        self.population.save(folder, "population")
-        record = {
-            "format": "palm.RewardModel/1",
-            "geometry": self.geometry,
-            "method": self.method,
-            "names": list(self.names),
-            "details": self.details,
-        }
-        write_json(folder / RECORD, record)
+        arrays = {name: getattr(self, name) for name in _ARRAYS} | self.calibration.arrays()
+        arrays |= self.rewards.arrays("rewards") | self.encoder.arrays("encoder")
+        record = {"names": list(self.names), "details": self.details}
+        self._write_parts(folder, arrays=arrays, record=record, users=self.seen, population=self.population)
 
     @classmethod
-    def _read(cls, folder: Path) -> Self:
-        record = read_record(folder, cls.geometry)
-        arrays = read_arrays(folder / ARRAYS)
-        try:
-            return cls(
-                method=record["method"],
-                rewards=Network.from_arrays(arrays, "rewards", 0.0),
-                encoder=Network.from_arrays(arrays, "encoder", 0.0),
-                **{name: arrays[name] for name in _ARRAYS},
-                calibration=Calibration(arrays["low"], arrays["high"]),
-                population=UserWeights.load(folder, "population"),
-                seen=UserWeights.load(folder, "users"),
-                names=tuple(record["names"]),
-                details=record["details"],
-            )
-        except (KeyError, ValueError) as error:
-            raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return cls(
+            method=record["method"],
+            rewards=Network.from_arrays(arrays, "rewards", 0.0),
+            encoder=Network.from_arrays(arrays, "encoder", 0.0),
+            **{name: arrays[name] for name in _ARRAYS},
+            calibration=Calibration.from_arrays(arrays),
+            population=UserWeights.load(folder, "population"),
+            seen=UserWeights.load(folder, "users"),
+            names=tuple(record["names"]),
+            details=record["details"],
+        )

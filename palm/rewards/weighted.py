@@ -1,0 +1,120 @@
+"""Models of K basis rewards that every user weighs: what they share, and the one with linear bases and weights on the simplex."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from palm.features.pairs import PairFeatures
+from palm.features.store import FeatureArray
+from palm.rewards.base import Calibration, RewardModel, as_array, place_users
+from palm.rewards.users import Population, UserWeights, infer_weights, population_from, population_record
+
+
+class WeightedModel(RewardModel):
+    """K basis rewards of a text, calibrated, of which every user has a weighted sum.
+
+    Attributes:
+        calibration: of the raw rewards into [0, 1].
+        seen: posterior weights of the users it was fitted on.
+        width: d, numbers per text.
+    """
+
+    calibration: Calibration
+    seen: UserWeights
+
+    @property
+    def width(self) -> int:
+        """d."""
+        raise NotImplementedError
+
+    def raw(self, items: FeatureArray) -> np.ndarray:
+        """(t, K) basis rewards of (t, d) features before calibration."""
+        raise NotImplementedError
+
+    @property
+    def users(self) -> UserWeights:
+        """The seen users' weights."""
+        return self.seen
+
+    def basis(self, features: FeatureArray | np.ndarray) -> np.ndarray:
+        """Calibrated basis rewards of (n, d) features: (n, K) in [0, 1]."""
+        return self.calibration.apply(self.raw(as_array(features, self.width)))
+
+    def pair_scores(self, features: PairFeatures) -> np.ndarray:
+        """(n, K) chosen minus rejected basis rewards, not clipped, in logits per unit of weight."""
+        return features.difference(self.raw(as_array(features.items, self.width)))
+
+    def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
+        """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
+
+
+@dataclass(frozen=True)
+class SimplexModel(WeightedModel):
+    """Linear bases phi_k(h) = h.V_k, calibrated, and users with a weight on the simplex.
+
+    Attributes:
+        method: name of the method that fitted it.
+        directions: (d, K) V, in raw features.
+        calibration: of h.V into [0, 1]; one width for all bases unless the bases were given.
+        sharpness: logits per unit of calibrated utility: a pair's logit is sharpness x w.(phi_chosen - phi_rejected).
+        population: prior of a user's weight.
+        seen: posterior weights of the users it was fitted on.
+        names: K names of the bases.
+        details: how the fit went; JSON values.
+    """
+
+    method: str
+    directions: np.ndarray
+    calibration: Calibration
+    sharpness: float
+    population: Population
+    seen: UserWeights
+    names: tuple[str, ...]
+    details: dict[str, Any]
+    geometry: ClassVar[str] = "simplex"
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return len(self.directions)
+
+    def raw(self, items: FeatureArray) -> np.ndarray:
+        """(t, K) basis rewards of (t, d) features before calibration."""
+        return items.project(self.directions)
+
+    def pair_scores(self, features: PairFeatures) -> np.ndarray:
+        """(n, K) chosen minus rejected basis rewards in logits, not clipped."""
+        return super().pair_scores(features) / (self.calibration.high - self.calibration.low) * self.sharpness
+
+    def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
+        """Posterior weights from pairs; users without pairs get the population's mean and spread."""
+        wanted, rows, code = place_users(context, ids)
+        scores = self.pair_scores(context)[rows] if len(rows) else np.zeros((0, len(self.names)))
+        mean, covariance = infer_weights(scores, code, len(wanted), self.population)
+        return UserWeights(wanted, mean, covariance)
+
+    def _write(self, folder: Path) -> None:
+        arrays = {"directions": self.directions, **self.calibration.arrays()}
+        record = {
+            "sharpness": self.sharpness,
+            "population": population_record(self.population),
+            "names": list(self.names),
+            "details": self.details,
+        }
+        self._write_parts(folder, arrays=arrays, record=record, users=self.seen)
+
+    @classmethod
+    def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        return cls(
+            method=record["method"],
+            directions=arrays["directions"],
+            calibration=Calibration.from_arrays(arrays),
+            sharpness=record["sharpness"],
+            population=population_from(record["population"]),
+            seen=UserWeights.load(folder, "users"),
+            names=tuple(record["names"]),
+            details=record["details"],
+        )
