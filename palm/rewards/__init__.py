@@ -14,8 +14,9 @@ from palm.rewards.pal_model import PALModel
 from palm.rewards.population_model import PopulationModel
 from palm.rewards.pref import PReF
 from palm.rewards.reference import Reference, ReferenceModel
+from palm.rewards.simplex_users import Population
 from palm.rewards.tensor import RewardTensor, reward_tensor
-from palm.rewards.users import Population, UserWeights
+from palm.rewards.users import UserWeights
 from palm.rewards.vpl import VPL
 from palm.rewards.vpl_model import VPLModel
 from palm.rewards.vrf import VRF

@@ -4,12 +4,12 @@ R. Bradley, M. Terry, "Rank analysis of incomplete block designs", Biometrika 39
 methods must beat.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
+from palm.rewards.checks import check_pairs, check_positive
 from palm.rewards.folds import choose_penalty, split_folds
 from palm.rewards.logistic import Standardised, fit_population
 from palm.rewards.population_model import PopulationModel
@@ -37,10 +37,8 @@ class BradleyTerry:
         Raises:
             ValueError: there are no pairs, or `penalty` is not positive.
         """
-        if self.penalty is not None and not 0 < self.penalty < math.inf:
-            raise ValueError(f"penalty: expected a positive number or None, got {self.penalty}")
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_positive(self, "penalty", optional=True)
+        check_pairs(features)
         data = Standardised.of(features)
         with one_scipy_thread():
             penalty, losses = (self.penalty, {}) if self.penalty is not None else choose_penalty(split_folds(data, seed=seed))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.checks import check_not_negative, check_positive, check_whole
 from palm.rewards.logistic import Standardised
 from palm.seeds import derive_seed
 
@@ -109,14 +110,9 @@ class Schedule:
         Raises:
             ValueError: one is not; the message names it.
         """
-        for name in ("steps", "batch_users", "context"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
-        if not 0 <= self.weight_decay < np.inf:
-            raise ValueError(f"weight_decay: expected at least 0, got {self.weight_decay}")
+        check_whole(self, "steps", "batch_users", "context")
+        check_positive(self, "learning_rate")
+        check_not_negative(self, "weight_decay")
 
 
 def train_on_episodes(

@@ -6,6 +6,7 @@ pair follows from others by transitivity; then users are held out, each inferred
 judged and tested on pairs among the other half.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +85,38 @@ def _sides(pairs: PairFeatures, rng: np.random.Generator) -> tuple[np.ndarray, n
     return side[first] & side[second], ~side[first] & ~side[second]
 
 
+def search_penalties(penalties: Iterable[float], loss: Callable[[float], float]) -> tuple[float, dict[str, float]]:
+    """The penalty with the least loss, tried from strong to weak until the loss has risen twice in a row.
+
+    While an infinite penalty is the best, three times: the first finite ones may start badly.
+
+    Args:
+        penalties: at least one.
+        loss: held-out loss of a penalty; called in falling order, so it may begin where the last one ended.
+
+    Returns:
+        the penalty, and the loss of each that was tried, by its text.
+    """
+    losses: dict[float, float] = {}
+    best, rising = np.inf, 0
+    for penalty in sorted(penalties, reverse=True):
+        losses[penalty] = loss(penalty)
+        rising = 0 if losses[penalty] < losses.get(best, np.inf) or len(losses) == 1 else rising + 1
+        best = min(losses, key=lambda tried: losses[tried])
+        if rising == (3 if np.isinf(best) else 2):
+            break
+    return float(best), {str(tried): value for tried, value in losses.items()}
+
+
+def known_or_prior(wanted: np.ndarray, ids: np.ndarray, known: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """(n, K) what is known of (n,) users: their rows of `known` (U, K) where they are among the sorted `ids`, else `prior`."""
+    result = np.tile(prior, (len(wanted), 1))
+    if len(ids):
+        place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+        result = np.where((ids[place] == wanted)[:, None], known[place], result)
+    return result
+
+
 def choose_penalty(folds: list[Fold]) -> tuple[float, dict[str, float]]:
     """The ridge penalty with the least held-out loss of one reward for everyone.
 
@@ -93,20 +126,15 @@ def choose_penalty(folds: list[Fold]) -> tuple[float, dict[str, float]]:
     if not folds:
         return 100.0, {}
     held_out = sum(len(fold.test.pairs) + (len(fold.context.pairs) if fold.context else 0) for fold in folds)
-    losses: dict[str, float] = {}
     starts: list[np.ndarray | None] = [None] * len(folds)
-    best, rising = np.inf, 0
-    for penalty in sorted(PENALTIES, reverse=True):  # strong first: its solution is near 0 and starts the next
+
+    def loss(penalty: float) -> float:
         total = 0.0
-        for number, fold in enumerate(folds):
-            direction = fit_population(fold.train, penalty, starts[number])
-            starts[number] = direction
+        for number, fold in enumerate(folds):  # the solution of a strong penalty is near 0 and starts the next
+            direction = starts[number] = fit_population(fold.train, penalty, starts[number])
             for part in (fold.test, fold.context):
                 if part is not None:
                     total += float(log_loss(part.scores(direction[:, None])[:, 0]).sum())
-        losses[str(penalty)] = total / held_out
-        rising = 0 if losses[str(penalty)] < best else rising + 1
-        best = min(best, losses[str(penalty)])
-        if rising == 2:
-            break
-    return float(min(losses, key=lambda name: losses[name])), losses
+        return total / held_out
+
+    return search_penalties(PENALTIES, loss)

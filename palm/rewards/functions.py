@@ -16,8 +16,10 @@ from scipy.optimize import minimize_scalar
 from palm.data.schema import Text
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
+from palm.rewards.checks import check_pairs, check_positive
 from palm.rewards.logistic import log_loss
-from palm.rewards.users import Population, UserWeights, infer_weights, learn_population
+from palm.rewards.simplex_users import Population, infer_weights, learn_population
+from palm.rewards.users import UserWeights
 from palm.rewards.weighted import SimplexModel
 
 RewardFunction = Callable[[list[Text], list[Text]], Sequence[float]]
@@ -114,10 +116,8 @@ class Given:
             ValueError: there are no pairs, `names` has another length than there are rewards, or `concentration` is not a
                 positive number.
         """
-        if not 0 < self.concentration < np.inf:
-            raise ValueError(f"concentration: expected a positive number, got {self.concentration}")
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_positive(self, "concentration")
+        check_pairs(features)
         bases = features.width
         names = self.names or tuple(f"basis-{k}" for k in range(bases))
         if len(names) != bases:

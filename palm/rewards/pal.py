@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.checks import check_pairs, check_positive, check_whole
 from palm.rewards.episodes import in_order, standardisation
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network, trainable
@@ -67,17 +68,11 @@ class PAL:
         Raises:
             ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
         """
-        for name in ("prototypes", "hidden", "dim", "steps", "batch_pairs"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-        for name in ("user_rate", "network_rate", "scale_rate"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        check_whole(self, "prototypes", "hidden", "dim", "steps", "batch_pairs")
+        check_positive(self, "user_rate", "network_rate", "scale_rate")
         if self.variant not in ("A", "B"):
             raise ValueError(f"variant: expected 'A' or 'B', got {self.variant!r}")
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "PAL")):

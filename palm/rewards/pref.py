@@ -20,7 +20,8 @@ from scipy.sparse.linalg import LinearOperator, lsmr, svds
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
-from palm.rewards.folds import Fold, split_folds
+from palm.rewards.checks import check_pairs, check_positive, check_whole
+from palm.rewards.folds import Fold, known_or_prior, search_penalties, split_folds
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian, learn_gaussian
 from palm.rewards.linear import LinearModel
 from palm.rewards.logistic import Standardised, fit_directions, log_loss
@@ -62,13 +63,10 @@ class PReF:
         Raises:
             ValueError: there are no pairs, or a hyper-parameter is out of range.
         """
-        if not isinstance(self.rank, int) or self.rank < 1:
-            raise ValueError(f"rank: expected a whole number of at least 1, got {self.rank!r}")
-        for name, value in (("penalty", self.penalty), ("user_penalty", self.user_penalty)):
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"{name}: expected a positive number{' or None' if name == 'penalty' else ''}, got {value}")
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_whole(self, "rank")
+        check_positive(self, "penalty", optional=True)
+        check_positive(self, "user_penalty")
+        check_pairs(features)
         data = Standardised.of(features)
         with one_scipy_thread():
             penalty = self.penalty
@@ -83,15 +81,9 @@ class PReF:
         if not folds:
             return 100.0, {}
         held_out = sum(len(fold.test.pairs) for fold in folds)
-        losses: dict[str, float] = {}
-        rising = 0
-        for penalty in sorted(self.penalties, reverse=True):
-            total = sum(self._held_out_loss(fold, penalty, seed) for fold in folds) / held_out
-            rising = 0 if total < min(losses.values(), default=np.inf) else rising + 1
-            losses[str(penalty)] = total
-            if rising == 2:
-                break
-        return float(min(losses, key=lambda name: losses[name])), losses
+        return search_penalties(
+            self.penalties, lambda penalty: sum(self._held_out_loss(fold, penalty, seed) for fold in folds) / held_out
+        )
 
     def _held_out_loss(self, fold: Fold, penalty: float, seed: int) -> float:
         directions, vectors = self._alternate(fold.train, penalty, seed)
@@ -100,10 +92,7 @@ class PReF:
         if fold.context is not None:
             ids = fold.context.pairs.ids
             known = infer_gaussian(fold.context.scores(directions), fold.context.pairs.code, len(ids), prior)[0]
-        place = np.minimum(np.searchsorted(ids, test.pairs.user), max(len(ids) - 1, 0))
-        mine = np.tile(prior.mean, (len(test.pairs), 1))
-        if len(ids):
-            mine = np.where((ids[place] == test.pairs.user)[:, None], known[place], mine)
+        mine = known_or_prior(test.pairs.user, ids, known, prior.mean)
         return float(log_loss(np.einsum("nk,nk->n", test.scores(directions), mine)).sum())
 
     def _alternate(self, data: Standardised, penalty: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

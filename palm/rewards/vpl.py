@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.checks import check_not_negative, check_pairs, check_whole
 from palm.rewards.episodes import Episode, Schedule, in_order, read_pairs, standardisation, train_on_episodes
 from palm.rewards.networks import Network, trainable
 from palm.rewards.users import UserWeights
@@ -61,16 +62,11 @@ class VPL:
         Raises:
             ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
         """
-        for name in ("latent", "hidden", "cycles"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-        if not 0 <= self.kl_weight < np.inf:
-            raise ValueError(f"kl_weight: expected at least 0, got {self.kl_weight}")
+        check_whole(self, "latent", "hidden", "cycles")
+        check_not_negative(self, "kl_weight")
         schedule = Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
         schedule.check()
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "VPL")):

@@ -22,6 +22,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
+from palm.rewards.checks import check_not_negative, check_pairs, check_positive, check_whole
 from palm.rewards.episodes import Episode, Schedule, in_order, read_pairs, standardisation, train_on_episodes
 from palm.rewards.networks import Network, trainable
 from palm.rewards.users import UserWeights
@@ -82,8 +83,7 @@ class VRF:
             ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
         """
         schedule = self._check()
-        if len(features) == 0:
-            raise ValueError("features: expected at least one pair, got none")
+        check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "VRF")):
@@ -94,15 +94,9 @@ class VRF:
         return self._finish(pairs, module, *standard, history)
 
     def _check(self) -> Schedule:
-        for name in ("rank", "dim", "hidden", "samples"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-        if not 0 < self.temperature < np.inf:
-            raise ValueError(f"temperature: expected a positive number, got {self.temperature}")
-        for name in ("margin", "kl_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        check_whole(self, "rank", "dim", "hidden", "samples")
+        check_positive(self, "temperature")
+        check_not_negative(self, "margin", "kl_weight")
         schedule = Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
         schedule.check()
         return schedule

@@ -9,7 +9,8 @@ import numpy as np
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.rewards.base import Calibration, RewardModel, as_array, place_users
-from palm.rewards.users import Population, UserWeights, infer_weights, population_from, population_record
+from palm.rewards.simplex_users import Population, infer_weights, population_from, population_record
+from palm.rewards.users import UserWeights
 
 
 class WeightedModel(RewardModel):

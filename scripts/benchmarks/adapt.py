@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.users import Population, infer_weights
+from palm.rewards.simplex_users import Population, infer_weights
 from palm.rewards.vrf import VRF
 
 

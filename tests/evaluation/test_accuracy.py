@@ -4,7 +4,7 @@ import pytest
 from palm.evaluation import accuracy, compare
 from palm.features.pairs import PairFeatures
 from palm.rewards import Calibration, PopulationModel, SimplexModel, UserWeights
-from palm.rewards.users import Population
+from palm.rewards.simplex_users import Population
 
 
 @pytest.fixture

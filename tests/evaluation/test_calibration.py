@@ -6,7 +6,8 @@ import pytest
 from palm.evaluation.calibration import basis_angles, region_coverage, reliability
 from palm.features.pairs import PairFeatures
 from palm.rewards import BradleyTerry
-from palm.rewards.users import Population, UserWeights, infer_weights
+from palm.rewards.simplex_users import Population, infer_weights
+from palm.rewards.users import UserWeights
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ def test_the_loop_it_is_compared_with_finds_the_same_weights_where_pairs_are_man
     import numpy as np
     from benchmarks.adapt import judged, published_loop
 
-    from palm.rewards.users import Population, infer_weights
+    from palm.rewards.simplex_users import Population, infer_weights
 
     scores = judged(3, 400, 3)
     ours = infer_weights(scores.reshape(-1, 3), np.repeat(np.arange(3), 400), 3, Population.flat(3, 1e-3))[0]

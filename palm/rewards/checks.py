@@ -1,0 +1,51 @@
+"""What estimators check before a fit: their hyper-parameters' ranges, and that there are pairs."""
+
+import math
+
+from palm.features.pairs import PairFeatures
+
+
+def check_whole(options: object, *names: str, optional: bool = False) -> None:
+    """Whole numbers of at least 1; None too where `optional`.
+
+    Raises:
+        ValueError: an attribute is another; the message names it.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not (optional and value is None) and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name}: expected a whole number of at least 1{' or None' if optional else ''}, got {value!r}")
+
+
+def check_positive(options: object, *names: str, optional: bool = False, infinite: bool = False) -> None:
+    """Positive numbers, finite unless `infinite`; None too where `optional`.
+
+    Raises:
+        ValueError: an attribute is another; the message names it.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not (optional and value is None) and not (value > 0 and (infinite or value < math.inf)):
+            raise ValueError(f"{name}: expected a positive number{' or None' if optional else ''}, got {value}")
+
+
+def check_not_negative(options: object, *names: str) -> None:
+    """Finite numbers of at least 0.
+
+    Raises:
+        ValueError: an attribute is another; the message names it.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name}: expected at least 0, got {value}")
+
+
+def check_pairs(features: PairFeatures) -> None:
+    """Refuse a fit on no pairs.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if len(features) == 0:
+        raise ValueError("features: expected at least one pair, got none")
