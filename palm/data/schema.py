@@ -63,6 +63,11 @@ def normalise_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"user": str(user), "prompt": prompt, "chosen": chosen, "rejected": rejected, "group": str(group)}
 
 
+def plain_text(text: Text) -> str:
+    """A text as it is; a conversation's messages, one after the other."""
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+
+
 def normalise_side(value: Any, where: str) -> Text:
     """Check a prompt or a response: text that is not blank, or messages with a role and content.
 

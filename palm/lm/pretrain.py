@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from palm.data.schema import Text
+from palm.data.schema import Text, plain_text
 from palm.lm.tokens import encode
 from palm.progress import Track, silent
 from palm.seeds import isolated_rng
@@ -130,7 +130,7 @@ def train_from_scratch(
         raise ValueError("texts: expected at least one text to train on, got none")
     check_architecture(architecture or {})
     _check_alone()
-    tokenizer = train_tokenizer((part for text in texts for part in map(_plain, text)), vocabulary)
+    tokenizer = train_tokenizer((part for text in texts for part in map(plain_text, text)), vocabulary)
     encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in texts]
     rows = Dataset.from_dict(
         {
@@ -198,7 +198,3 @@ def _llama_config(tokenizer: Any, architecture: Mapping[str, Any], max_length: i
             "pad_token_id": tokenizer.pad_token_id,
         }
     )
-
-
-def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)

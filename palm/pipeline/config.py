@@ -196,7 +196,7 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How members are trained; see `palm.policies.train.TrainingOptions`.
+    """How members are trained; see `palm.policies.options.TrainingOptions`.
 
     Attributes:
         baselines: also train single policies to compare with: the best for the worst weight, and the best for the population's

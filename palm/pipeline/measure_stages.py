@@ -7,7 +7,7 @@ import numpy as np
 
 from palm.artifacts import read_arrays, read_json, write_arrays, write_json
 from palm.data.planted import basis_rewards
-from palm.data.schema import Text, as_messages
+from palm.data.schema import Text, plain_text
 from palm.evaluation import accuracy, compare, coverage, diversity
 from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio
 from palm.features.pairs import PairFeatures
@@ -50,7 +50,7 @@ def run_measure(context: Context) -> None:
     gap = gap_interval(planned, policies, tensor, kl=planned.kl, draws=context.config.measure.draws, seed=context.seed)
     users = _user_weights(context)
     everyone = np.vstack([posterior.mean for posterior in users.values() if len(posterior)])
-    written = {name: [_text(response) for responses in texts[name] for response in responses] for name in planned.ids}
+    written = {name: [plain_text(response) for responses in texts[name] for response in responses] for name in planned.ids}
     results: dict[str, Any] = {
         "gap": {name: estimate.record() for name, estimate in gap.items()},
         "members": _members(planned, portfolio, measured, oracle),
@@ -220,21 +220,15 @@ def _truth(
     """In the embedded world: values by the planted rewards, on the same texts."""
     world = planted_world(context.config)
     candidates = read_candidates(context.inputs["sample"], "held_out")
-    flat = [_text(response) for _, response in candidates.texts]
+    flat = [plain_text(response) for _, response in candidates.texts]
     reference = basis_rewards(flat, world.bases)
     result: dict[str, Any] = {"bases": list(world.bases), "reference": reference.mean(axis=0).tolist(), "value": {}, "cost": {}}
     for name in names:
-        rewards = basis_rewards([_text(response) for row in texts[name] for response in row], world.bases)
+        rewards = basis_rewards([plain_text(response) for row in texts[name] for response in row], world.bases)
         result["value"][name] = rewards.mean(axis=0).tolist()
         result["cost"][name] = float(context.config.plan.kl * measured[name].kl.mean())
     result["users"] = dict(zip(world.users, world.weights.tolist(), strict=True))
     return result
-
-
-def _text(response: Text) -> str:
-    return (
-        response if isinstance(response, str) else "\n".join(message["content"] for message in as_messages(response, "assistant"))
-    )
 
 
 def read_results(folder: Path) -> dict[str, Any]:

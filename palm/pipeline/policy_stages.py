@@ -11,7 +11,9 @@ from palm.pipeline.plan_stages import (
     read_tensor,
 )
 from palm.pipeline.runner import Context
-from palm.policies.train import Member, TrainingOptions, tokenise_candidates, train_members
+from palm.policies.candidates import tokenise_candidates
+from palm.policies.options import TrainingOptions
+from palm.policies.train import Member, train_members
 from palm.portfolio import Portfolio
 from palm.ranks import rank
 

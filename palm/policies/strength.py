@@ -6,6 +6,7 @@ of the base's weights and its KL divergence about quadratic while that change is
 puts it back, in a few steps where it is large.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +20,10 @@ from palm.portfolio import GibbsOracle
 from palm.rewards.tensor import RewardTensor
 from palm.seeds import derive_seed
 
+logger = logging.getLogger(__name__)
+
+_MATCHES = 3  # times that a member is scaled down, at most
+_CLOSE = 1.05  # times the planned divergence: as good as it
 _PER_PROMPT = 4
 _BATCH = 128  # responses sampled together
 
@@ -74,3 +79,41 @@ def scale_adapter(model: Any, factor: float) -> None:
 def matched_strength(planned: float, own: float) -> float:
     """What to scale a policy's change of the base by so that it diverges as planned; never more than 1."""
     return 1.0 if own <= planned else float(np.sqrt(max(planned, 0.0) / own))
+
+
+def match_divergence(
+    policy: LanguageModel, prompts: Sequence[list[int]], planned: float, *, texts: int, max_new_tokens: int, seed: int
+) -> dict[str, float]:
+    """Scale a policy down, in place, until it diverges as planned on text of its own.
+
+    Args:
+        policy: the base with the adapter active.
+        prompts: token ids of the prompts that it was trained on.
+        planned: KL divergence of the planned policy, in nats a response.
+        texts, max_new_tokens, seed: as for `own_divergence`.
+
+    Returns:
+        the strength that it now has, and its divergences: planned, as trained, and now.
+    """
+
+    def measured() -> float:
+        return own_divergence(
+            policy,
+            prompts,
+            texts=texts,
+            max_new_tokens=max_new_tokens,
+            without_adapter=policy.model.disable_adapter,
+            seed=seed,
+        )
+
+    strength, before = 1.0, measured()
+    own = before
+    for _ in range(_MATCHES):
+        if own <= planned * _CLOSE:
+            break
+        factor = matched_strength(planned, own)
+        scale_adapter(policy.model, factor)
+        strength, own = strength * factor, measured()
+    if own > 1.5 * planned:
+        logger.warning("a member's KL divergence is %.3g nats after scaling by %.2f, planned %.3g", own, strength, planned)
+    return {"strength": strength, "planned_divergence": planned, "trained_divergence": before, "divergence": own}

@@ -46,7 +46,7 @@ class GroupDPOTrainer(PreparedDPOTrainer):
     """DPO with soft labels on all pairs within groups of responses; rows hold prompt_ids, responses, target, reference.
 
     Attributes:
-        listwise: as in `palm.policies.train.TrainingOptions`.
+        listwise: as in `palm.policies.options.TrainingOptions`.
     """
 
     listwise = 0.0

@@ -10,7 +10,9 @@ import pytest
 
 from palm.data.planted import basis_rewards, prompt_texts, write_response
 from palm.lm.load import LanguageModel
-from palm.policies.train import Member, TokenisedCandidates, TrainingOptions, tokenise_candidates, train_members
+from palm.policies.candidates import TokenisedCandidates, tokenise_candidates
+from palm.policies.options import TrainingOptions
+from palm.policies.train import Member, train_members
 from palm.rewards.tensor import RewardTensor, reward_tensor
 
 KL = 0.1

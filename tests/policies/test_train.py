@@ -17,7 +17,9 @@ from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import WEIGHTS, Members
-from palm.policies.train import TokenisedCandidates, TrainingOptions, tokenise_candidates, train_members
+from palm.policies.candidates import TokenisedCandidates, tokenise_candidates
+from palm.policies.options import TrainingOptions
+from palm.policies.train import train_members
 from palm.progress import silent
 
 Load = Callable[[], LanguageModel]

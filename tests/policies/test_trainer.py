@@ -11,7 +11,7 @@ from trained import soft_loss, texts_of
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import Members
-from palm.policies.train import TokenisedCandidates
+from palm.policies.candidates import TokenisedCandidates
 
 Load = Callable[[], LanguageModel]
 WEIGHT = np.array([0.7, 0.3])

@@ -1,0 +1,119 @@
+"""Candidates as members are trained on them: token ids and reference log-probabilities once for all, and the rows of a member."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from palm.artifacts import ArtifactError, read_arrays, write_arrays
+from palm.data.schema import Text
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_logprobs
+from palm.lm.tokens import encode
+from palm.policies.pairs import scalarise
+from palm.ranks import barrier, rank, ranks
+from palm.rewards.tensor import RewardTensor
+from palm.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class TokenisedCandidates:
+    """Candidates as token ids, with the reference's log-probabilities.
+
+    Attributes:
+        prompts: P prompts' token ids.
+        responses: for each prompt, its candidates' token ids.
+        reference: (P, N) log-probability of each candidate under the reference; 0 where there is none.
+    """
+
+    prompts: list[list[int]]
+    responses: list[list[list[int]]]
+    reference: np.ndarray
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest candidate."""
+        return max(len(response) for responses in self.responses for response in responses)
+
+
+def tokenise_candidates(
+    language_model: LanguageModel,
+    prompts: Sequence[Text],
+    responses: Sequence[Sequence[Text]],
+    folder: Path,
+    *,
+    max_length: int,
+    advance: Callable[[int], object] | None = None,
+) -> TokenisedCandidates:
+    """Token ids of all candidates, and the reference's log-probabilities: computed once, shared by members and ranks.
+
+    Args:
+        language_model: the reference.
+        prompts: P prompts.
+        responses: each prompt's candidates.
+        folder: each rank keeps its share of the log-probabilities there; a later call finds them.
+        max_length: longest prompt and response in tokens.
+        advance: called with the number of texts done.
+    """
+    encoded = [
+        [encode(language_model.tokenizer, prompt, response, max_length=max_length) for response in candidates]
+        for prompt, candidates in zip(prompts, responses, strict=True)
+    ]
+    flat = [text for candidates in encoded for text in candidates]
+    own = folder / f"reference-{rank()}-of-{ranks()}.safetensors"
+    try:
+        read_arrays(own)
+    except ArtifactError:
+        write_arrays(own, {"logprobs": response_logprobs(language_model, flat[rank() :: ranks()], advance=advance)})
+    barrier()
+    logprobs = np.empty(len(flat))
+    for part in range(ranks()):
+        logprobs[part :: ranks()] = read_arrays(folder / f"reference-{part}-of-{ranks()}.safetensors")["logprobs"]
+    counts = [len(candidates) for candidates in encoded]
+    reference = np.zeros((len(prompts), max(counts)))
+    reference[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = logprobs
+    return TokenisedCandidates(
+        [candidates[0][0] for candidates in encoded],
+        [[response for _, response in candidates] for candidates in encoded],
+        reference,
+    )
+
+
+def group_rows(
+    candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, *, size: int, seed: int
+) -> Dataset:
+    """Each prompt's candidates in random groups of about `size`, at least 2, with their log-ratios at the optimum."""
+    rng = np.random.default_rng(derive_seed(seed, "groups"))
+    target = rewards.rewards @ weight / kl  # (P, N)
+    rows = []
+    for prompt, responses in enumerate(candidates.responses):
+        order = rng.permutation(len(responses))
+        for group in np.array_split(order, max(1, min(round(len(order) / size), len(order) // 2))):
+            if len(group) > 1:  # a prompt's only candidate has nothing to be compared with
+                rows.append(
+                    {
+                        "prompt_ids": candidates.prompts[prompt],
+                        "responses": [responses[index] for index in group],
+                        "target": target[prompt, group].tolist(),
+                        "reference": candidates.reference[prompt, group].tolist(),
+                    }
+                )
+    if not rows:
+        raise ValueError("candidates: expected a prompt with two candidates to compare, found none")
+    return Dataset.from_list(rows)
+
+
+def pair_rows(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, *, per_prompt: int, seed: int) -> Dataset:
+    """Pairs that say which candidate is better, in the columns of TRL's prepared data."""
+    pairs = scalarise(rewards.rewards, weight, mask=rewards.mask, per_prompt=per_prompt, seed=derive_seed(seed, "pairs"))
+    columns: dict[str, list[Any]] = {
+        "prompt_ids": [candidates.prompts[prompt] for prompt in pairs.prompt],
+        "chosen_ids": [candidates.responses[p][n] for p, n in zip(pairs.prompt, pairs.chosen, strict=True)],
+        "rejected_ids": [candidates.responses[p][n] for p, n in zip(pairs.prompt, pairs.rejected, strict=True)],
+        "ref_chosen_logps": candidates.reference[pairs.prompt, pairs.chosen].tolist(),
+        "ref_rejected_logps": candidates.reference[pairs.prompt, pairs.rejected].tolist(),
+    }
+    return Dataset.from_dict(columns)
