@@ -4,10 +4,8 @@ For one user with pair scores D (n, K) the problem
 
     minimise over u     sum_n log(1 + exp(-D_n.u)) + 1/2 (u - m)' P (u - m)
 
-is convex and smooth; without pairs its solution is m. Newton's method with backtracking solves it for all users in one batch,
-and the inverse Hessian is the posterior covariance (Laplace's approximation).
-
-Cost: O(n K^2 + U K^3) a Newton step for n pairs of U users; users that have converged drop out.
+is convex and smooth; without pairs its solution is m. Newton's method with backtracking solves it for all users at once
+(palm.rewards.newton), and the inverse Hessian is the posterior covariance (Laplace's approximation).
 """
 
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from palm.rewards.user_blocks import add_pairs, check_scores, user_blocks
+from palm.rewards.newton import check_scores, newton, stack_users
 
 
 @dataclass(frozen=True)
@@ -86,70 +84,33 @@ def infer_gaussian(
     bases = len(prior.mean)
     check_scores(scores, bases)
     precision = np.linalg.inv(prior.covariance)
-    precision = 0.5 * (precision + precision.T)
-    mean, covariance = np.empty((users, bases)), np.empty((users, bases, bases))
-    for block, rows in user_blocks(code, users, bases):
-        begin = np.tile(prior.mean, (block.stop - block.start, 1)) if start is None else start[block].copy()
-        mean[block], covariance[block] = _newton(
-            scores[rows], code[rows] - block.start, begin, prior.mean, precision, tolerance, steps
-        )
+    posterior = _Posterior(prior.mean, 0.5 * (precision + precision.T))
+    mean, covariance = np.tile(prior.mean, (users, 1)), np.empty((users, bases, bases))
+    covariance[:] = prior.covariance
+    for stack in stack_users(scores, code, users):
+        begin = np.tile(prior.mean, (len(stack.users), 1)) if start is None else start[stack.users]
+        mean[stack.users], covariance[stack.users] = newton(stack, begin, posterior, tolerance=tolerance, steps=steps)
     return mean, covariance
 
 
-def _newton(
-    scores: np.ndarray,
-    code: np.ndarray,
-    vectors: np.ndarray,
-    centre: np.ndarray,
-    precision: np.ndarray,
-    tolerance: float,
-    steps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Newton steps with backtracking from (U, K) vectors, for one block of users whose pairs are in order."""
-    active = np.unique(code)
-    idle = np.ones(len(vectors), dtype=bool)
-    idle[active] = False
-    vectors[idle] = centre
-    pairs = np.arange(len(code))
-    for _ in range(steps):
-        if len(active) == 0:
-            break
-        local = np.searchsorted(active, code[pairs])
-        current = vectors[active]
-        value = _value(scores[pairs], local, current, centre, precision)
-        gradient, hessian = _derivatives(scores[pairs], local, current, centre, precision)
-        step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
-        decrement = -np.einsum("uk,uk->u", step, gradient)
-        size = np.ones(len(active))
-        for _ in range(40):
-            trial = current + size[:, None] * step
-            enough = value - 1e-4 * size * decrement + 1e-12 * np.abs(value)
-            worse = _value(scores[pairs], local, trial, centre, precision) > enough
-            if not worse.any():
-                break
-            size = np.where(worse, size / 2, size)
-        vectors[active] = np.where(worse[:, None], current, trial)  # no progress left within rounding
-        going = (decrement / 2 > tolerance) & ~worse
-        pairs, active = pairs[going[local]], active[going]
-    return vectors, np.linalg.inv(_derivatives(scores, code, vectors, centre, precision)[1])
+class _Posterior:
+    """A Gaussian prior; points may move anywhere."""
 
+    def __init__(self, centre: np.ndarray, precision: np.ndarray) -> None:
+        self.centre, self.precision, self.directions = centre, precision, np.eye(len(centre))
 
-def _value(scores: np.ndarray, code: np.ndarray, vectors: np.ndarray, centre: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    margin = np.einsum("nk,nk->n", scores, vectors[code])
-    away = vectors - centre
-    return np.bincount(code, np.logaddexp(0.0, -margin), minlength=len(vectors)) + 0.5 * np.einsum(
-        "uk,kl,ul->u", away, precision, away
-    )
+    def value(self, points: np.ndarray) -> np.ndarray:
+        away = points - self.centre
+        return np.asarray(0.5 * ((away @ self.precision) * away).sum(axis=1))
 
+    def derivatives(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return (points - self.centre) @ self.precision, np.tile(self.precision, (len(points), 1, 1))
 
-def _derivatives(
-    scores: np.ndarray, code: np.ndarray, vectors: np.ndarray, centre: np.ndarray, precision: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient (U, K) and Hessian (U, K, K)."""
-    gradient = (vectors - centre) @ precision
-    hessian = np.tile(precision, (len(vectors), 1, 1))
-    add_pairs(gradient, hessian, scores, code, np.einsum("nk,nk->n", scores, vectors[code]))
-    return gradient, hessian
+    def reach(self, points: np.ndarray, moves: np.ndarray) -> np.ndarray:
+        return np.ones(len(points))
+
+    def tidy(self, points: np.ndarray) -> np.ndarray:
+        return points
 
 
 def learn_gaussian(

@@ -10,7 +10,6 @@ from palm.features.pairs import PairFeatures
 from palm.rewards.base import RewardModel, as_array, place_users
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
-from palm.rewards.user_blocks import add_pairs
 from palm.rewards.users import UserWeights
 
 _PAIRS = 4096  # scored at a time
@@ -86,7 +85,7 @@ class PALModel(RewardModel):
         self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value (U,), gradient (U, K) and Gauss-Newton Hessian (U, K, K) of the negative log posterior at (U, K) logits."""
-        users = len(logits)
+        users, bases = logits.shape
         weight = _softmax(logits)
         margin, by_weight = self._margins(context, rows, weight[code])
         own = weight[code]
@@ -96,7 +95,11 @@ class PALModel(RewardModel):
             "uk,kl,ul->u", away, precision, away
         )
         gradient, hessian = away @ precision, np.tile(precision, (users, 1, 1))
-        add_pairs(gradient, hessian, slope, code, margin)
+        wrong = 0.5 * (1 - np.tanh(0.5 * margin))
+        for i in range(bases):
+            gradient[:, i] -= np.bincount(code, wrong * slope[:, i], minlength=users)
+            for j in range(bases):
+                hessian[:, i, j] += np.bincount(code, wrong * (1 - wrong) * slope[:, i] * slope[:, j], minlength=users)
         return value, gradient, hessian
 
     def _margins(self, pairs: PairFeatures, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,8 @@ For one user with pair scores D (n, K), the difference of basis rewards between 
     minimise over w on the simplex   sum_n log(1 + exp(-D_n.w)) + 1/2 (w - mu)' Lambda (w - mu) + tau KL(mu || w)
 
 is convex. The prior is the population's: mean mu, precision Lambda, and tau pseudo-observations that keep weights inside
-the simplex; without pairs the solution is mu exactly. Newton's method in coordinates of the simplex solves it for all users
-in one batch, and the inverse Hessian there is the posterior covariance (Laplace's approximation).
-
-Cost: O(n K^2 + U K^3) per Newton step for n pairs of U users; users that have converged drop out.
+the simplex; without pairs the solution is mu exactly. Newton's method along the simplex solves it for all users at once
+(palm.rewards.newton), and the inverse Hessian there is the posterior covariance (Laplace's approximation).
 """
 
 from dataclasses import dataclass
@@ -16,8 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from palm.rewards.user_blocks import add_pairs, check_scores, user_blocks
+from palm.rewards.newton import check_scores, newton, stack_users
 from palm.simplex import tangent_basis
+
+_LEAST = 1e-300  # weight of a basis
 
 
 @dataclass(frozen=True)
@@ -79,73 +79,47 @@ def infer_weights(
     check_scores(scores, bases)
     if bases == 1:
         return np.ones((users, 1)), np.zeros((users, 1, 1))
-    mean, covariance = np.empty((users, bases)), np.empty((users, bases, bases))
-    for block, rows in user_blocks(code, users, bases):
-        begin = np.tile(prior.mean, (block.stop - block.start, 1))
+    posterior = _Posterior(prior)
+    mean, covariance = np.tile(prior.mean, (users, 1)), np.empty((users, bases, bases))
+    covariance[:] = prior.covariance
+    for stack in stack_users(scores, code, users):
+        begin = np.tile(prior.mean, (len(stack.users), 1))
         if start is not None:  # a little off the faces, where the barrier is steep
-            begin = 0.01 * begin + 0.99 * start[block]
-        mean[block], covariance[block] = _newton(scores[rows], code[rows] - block.start, begin, prior, tolerance, steps)
+            begin = 0.01 * begin + 0.99 * start[stack.users]
+        mean[stack.users], inverse = newton(stack, begin, posterior, tolerance=tolerance, steps=steps)
+        covariance[stack.users] = posterior.directions @ inverse @ posterior.directions.T
     return mean, covariance
 
 
-def _newton(
-    scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Population, tolerance: float, steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Newton steps on the simplex with backtracking from (U, K) weights, for one block of users whose pairs are in order."""
-    tangent = tangent_basis(len(prior.mean))  # (K, K - 1)
-    active = np.unique(code)
-    idle = np.ones(len(weights), dtype=bool)
-    idle[active] = False
-    weights[idle] = prior.mean  # the solution for users without pairs
-    pairs = np.arange(len(code))
-    for _ in range(steps):
-        if len(active) == 0:
-            break
-        local = np.searchsorted(active, code[pairs])
-        current = weights[active]
-        value, gradient, hessian = _objective(scores[pairs], local, current, prior)
-        reduced_gradient, reduced = gradient @ tangent, tangent.T @ hessian @ tangent
-        step = -np.linalg.solve(reduced, reduced_gradient[:, :, None])[:, :, 0]
-        decrement = -(step * reduced_gradient).sum(axis=1)
-        direction = step @ tangent.T
+class _Posterior:
+    """A population's prior, along the simplex."""
+
+    def __init__(self, population: Population) -> None:
+        self.population, self.directions = population, tangent_basis(len(population.mean))
+        self._pull = population.precision @ self.directions
+        self._reduced = self.directions.T @ self._pull
+        rows = self.directions
+        self._outer = (rows[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)
+
+    def value(self, points: np.ndarray) -> np.ndarray:
+        away = points - self.population.mean
+        quadratic = 0.5 * ((away @ self.population.precision) * away).sum(axis=1)
+        return quadratic - self.population.concentration * (np.log(np.maximum(points, _LEAST)) @ self.population.mean)
+
+    def derivatives(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        barrier = self.population.concentration * self.population.mean / points
+        gradient = (points - self.population.mean) @ self._pull - barrier @ self.directions
+        hessian = ((barrier / points) @ self._outer).reshape(len(points), *self._reduced.shape) + self._reduced
+        return gradient, hessian
+
+    def reach(self, points: np.ndarray, moves: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
-            to_face = np.where(direction < 0, -current / direction, np.inf).min(axis=1)
-        size = np.minimum(1.0, 0.95 * to_face)
-        for _ in range(40):
-            trial = np.maximum(current + size[:, None] * direction, 1e-300)
-            worse = _value(scores[pairs], local, trial, prior) > value - 1e-4 * size * decrement + 1e-12 * np.abs(value)
-            if not worse.any():
-                break
-            size = np.where(worse, size / 2, size)
-        current = np.where(worse[:, None], current, trial)  # no progress left within rounding
-        weights[active] = current / current.sum(axis=1, keepdims=True)
-        going = (decrement / 2 > tolerance) & ~worse
-        pairs = pairs[going[local]]
-        active = active[going]
-    hessian = _objective(scores, code, weights, prior)[2]
-    covariance = tangent @ np.linalg.inv(tangent.T @ hessian @ tangent) @ tangent.T
-    return weights, covariance
+            to_face = np.where(moves < 0, -points / moves, np.inf).min(axis=1)
+        return np.minimum(1.0, 0.95 * to_face)
 
-
-def _value(scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Population) -> np.ndarray:
-    margin = np.einsum("nk,nk->n", scores, weights[code])
-    loss = np.bincount(code, np.logaddexp(0.0, -margin), minlength=len(weights))
-    away = weights - prior.mean
-    return loss + 0.5 * ((away @ prior.precision) * away).sum(axis=1) - prior.concentration * (np.log(weights) @ prior.mean)
-
-
-def _objective(
-    scores: np.ndarray, code: np.ndarray, weights: np.ndarray, prior: Population
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Value (U,), gradient (U, K) and Hessian (U, K, K)."""
-    users, bases = weights.shape
-    margin = np.einsum("nk,nk->n", scores, weights[code])
-    gradient = -prior.concentration * prior.mean / weights + (weights - prior.mean) @ prior.precision
-    hessian = np.zeros((users, bases, bases))
-    hessian[:, range(bases), range(bases)] = prior.concentration * prior.mean / weights**2
-    hessian += prior.precision
-    add_pairs(gradient, hessian, scores, code, margin)
-    return _value(scores, code, weights, prior), gradient, hessian
+    def tidy(self, points: np.ndarray) -> np.ndarray:
+        points = np.maximum(points, _LEAST)
+        return points / points.sum(axis=1, keepdims=True)
 
 
 def learn_population(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-import palm.rewards.user_blocks as module
+import palm.rewards.newton as module
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian, learn_gaussian
 
 

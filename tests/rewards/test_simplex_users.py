@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-import palm.rewards.user_blocks as module
+import palm.rewards.newton as module
 from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_from, population_record
 from palm.simplex import tangent_basis
 
