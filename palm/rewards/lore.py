@@ -167,9 +167,7 @@ class LoRe:
         prior = Population.flat(self.rank, self.concentration)
         code, users, last = data.pairs.code, len(data.pairs.ids), np.inf
         for _ in range(rounds):
-            directions, loss = fit_directions(
-                data, weights[code], directions, penalty=personal, centre=population, centre_penalty=0.0, steps=15
-            )
+            directions, loss = fit_directions(data, weights, directions, penalty=personal, centre=population, steps=15)
             weights = infer_weights(data.scores(directions), code, users, prior, start=weights, tolerance=1e-6)[0]
             total = loss + 0.5 * personal * float(((directions - population[:, None]) ** 2).sum())
             if total > last * (1 - 1e-4):

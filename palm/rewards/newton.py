@@ -13,6 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
+from palm.rewards.logistic import logistic
+
 _CHUNK = 2**18  # numbers of a stack of scores: about what a processor's cache holds
 _FILLED = 1.25  # times as many pairs as a user has, at most, counting those filled up with
 
@@ -136,18 +138,6 @@ def newton(stack: Stack, points: np.ndarray, prior: Prior, *, tolerance: float, 
         margin = (scores @ current[:, :, None])[:, :, 0]
     wrong = logistic((stack.scores @ points[:, :, None])[:, :, 0])[1]
     return points, np.linalg.inv(_derivatives(slopes, wrong, points, prior)[1])
-
-
-def logistic(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(B,) sums of log(1 + exp(-margin)) over (B, n) logits, and (B, n) sigmoid(-margin); without overflow."""
-    small = np.exp(-np.abs(margin))
-    more = 1.0 + small
-    if margin.shape[1] <= 1000:  # a product of that many numbers up to 2 is finite, and one logarithm cheaper than many
-        loss = np.log(np.multiply.reduce(more, axis=1))
-    else:
-        loss = np.log(more).sum(axis=1)
-    loss -= np.minimum(margin, 0.0).sum(axis=1)
-    return loss, np.where(margin >= 0, small, 1.0) / more
 
 
 def _derivatives(slopes: np.ndarray, wrong: np.ndarray, points: np.ndarray, prior: Prior) -> tuple[np.ndarray, np.ndarray]:

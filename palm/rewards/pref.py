@@ -102,9 +102,7 @@ class PReF:
         prior = GaussianPopulation.ridge(self.rank, self.user_penalty)
         nowhere, last = np.zeros(data.pairs.width), np.inf
         for _ in range(self.rounds):
-            directions, loss = fit_directions(
-                data, vectors[code], directions, penalty=penalty, centre=nowhere, centre_penalty=0.0, steps=15
-            )
+            directions, loss = fit_directions(data, vectors, directions, penalty=penalty, centre=nowhere, steps=15)
             vectors = infer_gaussian(data.scores(directions), code, users, prior, start=vectors, tolerance=1e-6)[0]
             total = loss + 0.5 * penalty * float((directions**2).sum()) + 0.5 * self.user_penalty * float((vectors**2).sum())
             if total > last * (1 - 1e-4):
