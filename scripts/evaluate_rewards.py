@@ -27,6 +27,7 @@ from palm.data.loaders import load_pairs
 from palm.data.ratings import Ratings, load_ratings
 from palm.data.splits import split_users
 from palm.evaluation import Accuracy, accuracy, compare
+from palm.evaluation.few_shot import rank_within_user
 from palm.features.encode import distinct_texts
 from palm.features.pairs import PairFeatures
 from palm.features.surface import format_features, length_features, tfidf_features
@@ -99,7 +100,7 @@ def pair_task(path: str, columns: dict[str, str], *, features: str, min_pairs: i
 
 def evaluate(task: Task, methods: list[str], *, shots: list[int], seed: int) -> list[dict[str, Any]]:
     """A row per method: accuracy on seen users, and on unseen ones after each number of pairs and after all."""
-    rank = _rank(task.context, seed)
+    rank = rank_within_user(task.context, seed)
     contexts = {f"unseen {size}": task.context.select(np.flatnonzero(rank < size)) for size in shots}
     contexts["unseen all"] = task.context
     base: dict[str, Accuracy] = {}
@@ -141,15 +142,6 @@ def _judge(model: RewardModel, task: Task, contexts: dict[str, PairFeatures], se
         users = model.infer(context, ids=task.unseen_test.ids)
         found[part] = accuracy(model, task.unseen_test, users, seed=seed)
     return found
-
-
-def _rank(pairs: PairFeatures, seed: int) -> np.ndarray:
-    """(n,) place of each pair in its user's random order."""
-    order = np.lexsort((np.random.default_rng(seed).random(len(pairs)), pairs.code))
-    counts = np.bincount(pairs.code, minlength=len(pairs.ids))
-    rank = np.empty(len(pairs), dtype=np.int64)
-    rank[order] = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return rank
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

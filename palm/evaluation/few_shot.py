@@ -50,7 +50,7 @@ def few_shot(
     """
     if not shots or list(shots) != sorted(set(shots)) or shots[0] < 0:
         raise ValueError(f"shots: expected increasing numbers of at least 0, got {list(shots)}")
-    rank = _rank_within_user(context, seed)
+    rank = rank_within_user(context, seed)
     found = []
     for size in shots:
         users = model.infer(context.select(np.flatnonzero(rank < size)), ids=test.ids)
@@ -58,7 +58,7 @@ def few_shot(
     return FewShot(tuple(shots), tuple(found), tuple(compare(each, found[0], seed=seed) for each in found))
 
 
-def _rank_within_user(pairs: PairFeatures, seed: int) -> np.ndarray:
+def rank_within_user(pairs: PairFeatures, seed: int) -> np.ndarray:
     """(n,) place of each pair in its user's random order; the order they came in has no part in it."""
     canonical = np.lexsort((pairs.rejected_row, pairs.chosen_row, pairs.code))
     chance = np.empty(len(pairs))

@@ -30,7 +30,9 @@ def test_the_order_of_the_pairs_has_no_part_in_it(conflicting, fitted):
     context, test = conflicting.unseen_context, conflicting.unseen_test
     mixed = context.select(np.random.default_rng(0).permutation(len(context)))
     one, other = (few_shot(fitted, pairs, test, shots=(2, 4)).record() for pairs in (context, mixed))
-    assert one == other
+    for mine, theirs in zip(one, other, strict=True):
+        assert mine["accuracy"] == theirs["accuracy"]
+        assert mine["log_loss"] == pytest.approx(theirs["log_loss"], rel=1e-9)  # sums in another order round differently
     assert one != few_shot(fitted, context, test, shots=(2, 4), seed=1).record()
 
 
