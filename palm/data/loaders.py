@@ -16,7 +16,8 @@ from palm.data.schema import COLUMNS, REQUIRED, PairError, as_messages, normalis
 
 logger = logging.getLogger(__name__)
 
-_PUBLISHED: dict[str, tuple[str, Callable[[Iterable[Mapping[str, Any]]], Iterator[dict[str, Any]]]]] = {
+_Reader = Callable[[Iterable[Mapping[str, Any]]], Iterator[dict[str, Any]]]
+_PUBLISHED: dict[str, tuple[str, _Reader]] = {
     prism.SOURCE: (prism.SUBSET, prism.prism_pairs),
     tldr.SOURCE: (tldr.SUBSET, tldr.tldr_pairs),
 }  # data sets on the Hub whose rows are not pairs yet
@@ -37,7 +38,7 @@ def load_pairs(
         source: a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), a data set's id on the Hub, a `datasets.Dataset`,
             or any iterable of dicts. The Hub's PRISM and TL;DR are brought into pairs (palm.data.prism, palm.data.tldr).
         columns: where each of our columns is found in the source, such as `{"user": "worker_id"}`; names not given
-            are looked for as they are.
+            are looked for as they are. Not for the Hub's PRISM and TL;DR, whose columns are known.
         split: of a Hub data set.
         subset: configuration of a Hub data set.
         drop_invalid: leave out rows that fail the checks, with a warning that counts them, instead of raising.
@@ -47,12 +48,18 @@ def load_pairs(
         conversation, every row becomes one.
 
     Raises:
-        PairError: the file cannot be read, or a row is not a pair; the message names file, row and column.
+        PairError: the file cannot be read, or a row is not a pair; the message names file, row and column. Or `columns` has an
+            unknown name, or is given for a published set that is read by its own schema.
     """
     columns = dict(columns or {})
     unknown = sorted(set(columns) - set(COLUMNS))
     if unknown:
         raise PairError(f"columns: expected names out of {', '.join(COLUMNS)}, got {unknown[0]!r}")
+    if columns and (reader := _published_reader(source, subset)) is not None:
+        raise PairError(
+            f"columns: {source} is read by its published schema (palm.data.{reader.__module__.rpartition('.')[2]}), "
+            f"which says where everything is; expected none, got {columns}"
+        )
     label, raw_rows = _read(source, split, subset)
     rows: list[dict[str, Any]] = []
     dropped, first_drop = 0, ""
@@ -174,14 +181,20 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, row
 
 
+def _published_reader(source: object, subset: str | None) -> _Reader | None:
+    """What reads a set's own schema, if the source is one and its usual configuration is asked for."""
+    usual, reader = _PUBLISHED.get(source, (None, None)) if isinstance(source, str) else (None, None)
+    return reader if subset in (None, usual) else None
+
+
 def _hub_rows(repository: str, split: str, subset: str | None) -> Iterator[tuple[int, Any]]:
     from datasets import load_dataset
 
-    usual, reader = _PUBLISHED.get(repository, (None, None))
-    if reader and subset not in (None, usual):
-        reader = None
+    reader = _published_reader(repository, subset)
+    if reader is not None:
+        subset = _PUBLISHED[repository][0]
     try:
-        rows = load_dataset(repository, subset or usual, split=split)
+        rows = load_dataset(repository, subset, split=split)
     except Exception as error:  # datasets raises many kinds: network, missing repository, missing split
         raise PairError(f"{repository}: neither a file here nor a data set that the Hub gave: {error}") from error
     for number, row in enumerate(rows, start=1):

@@ -208,6 +208,23 @@ def test_hub_ids_of_published_sets_are_read_by_their_schema(monkeypatch, source,
     assert pairs["user"][0] == {"comparisons": "w1", "conversations": "user1"}[subset]
 
 
+def test_columns_of_a_published_set_are_known_and_those_of_its_other_configurations_are_not(monkeypatch):
+    """Said before anything is fetched; another configuration has rows as anybody's."""
+    rows = [{"worker": "w", "post": "p", "chosen": "a", "rejected": "b"}]
+    asked = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **_: asked.append(names) or Dataset.from_list(rows))
+    columns = {"user": "worker", "prompt": "post"}
+    message = (
+        r"columns: openai/summarize_from_feedback is read by its published schema \(palm.data.tldr\), .* got {'user': 'worker'"
+    )
+    for subset in (None, "comparisons"):
+        with pytest.raises(PairError, match=message):
+            load_pairs("openai/summarize_from_feedback", columns=columns, subset=subset)
+    assert not asked
+    assert load_pairs("openai/summarize_from_feedback", columns=columns, subset="axis")["user"] == ["w"]
+    assert asked == [("openai/summarize_from_feedback", "axis")]
+
+
 def test_bad_rows_of_published_sets_are_named_or_left_out(monkeypatch, caplog):
     rows = [tldr_row(), tldr_row(worker=""), tldr_row(choice=0)]
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Dataset.from_list(rows))
