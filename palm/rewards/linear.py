@@ -9,7 +9,7 @@ import numpy as np
 from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import ARRAYS, RECORD, Calibration, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import ARRAYS, RECORD, Calibration, RewardModel, as_array, check_users, place_users, read_record
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian
 from palm.rewards.users import UserWeights
 
@@ -52,6 +52,7 @@ class LinearModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        check_users(users, self.geometry, len(self.names))
         return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:

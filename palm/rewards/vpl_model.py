@@ -8,7 +8,7 @@ import numpy as np
 
 from palm.artifacts import ArtifactError, read_arrays, write_arrays, write_json
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, place_users, read_record
+from palm.rewards.base import ARRAYS, RECORD, RewardModel, as_array, check_users, place_users, read_record
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -53,6 +53,7 @@ class VPLModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        check_users(users, self.geometry, self.population.mean.shape[1])
         as_array(features.items, len(self.centre))
         own, result = users.mean[users.rows(features.user)].astype(np.float32), np.empty(len(features))
         for start in range(0, len(features), _PAIRS):

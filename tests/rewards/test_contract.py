@@ -5,38 +5,19 @@ import inspect
 
 import numpy as np
 import pytest
+from quick_methods import estimator
 
 from palm.artifacts import ArtifactError
 from palm.features.pairs import PairFeatures
 from palm.rewards import METHODS, RewardModel, load_reward_model
 from palm.rewards.base import GEOMETRIES
+from palm.rewards.questions import ABLE, ask
+from palm.rewards.users import UserWeights
 
 LEARNING = sorted(set(METHODS) - {"Reference"})  # Reference fits nothing and looks at no features
 AMORTISED = {"VPL", "VRF"}  # read a user by a learned encoder, which nothing obliges to move towards a pair
-OPTIONS = {
-    "PAL": {"steps": 200, "hidden": 16, "dim": 8},
-    "VPL": {"steps": 200, "hidden": 16, "latent": 4},
-    "VRF": {"steps": 200, "rank": 3, "dim": 16, "hidden": 32},
-}  # less training than by default, to be quick
 methods = pytest.mark.parametrize("method", sorted(METHODS))
 learning = pytest.mark.parametrize("method", LEARNING)
-
-
-@pytest.fixture(scope="module")
-def fitted(small):
-    """Name of a method -> its model of the small world; fitted once."""
-    models = {}
-
-    def fit(method):
-        if method not in models:
-            models[method] = estimator(method).fit(small.seen, seed=3)
-        return models[method]
-
-    return fit
-
-
-def estimator(method):
-    return METHODS[method](**OPTIONS.get(method, {}))
 
 
 def turned(pairs):
@@ -313,3 +294,35 @@ def test_users_without_a_weight_are_named_where_weights_matter(method, fitted, s
         return
     with pytest.raises(ValueError, match=f"users: no weight for user '{small.seen.ids[1]}'; infer it from pairs first"):
         model.margin(small.seen, some)
+
+
+@methods
+def test_weights_of_another_kind_of_model_are_named(method, fitted, small):
+    model = fitted(method)
+    own = model.infer(small.seen)
+    kind, bases = own.geometry, own.mean.shape[1]
+    other = "latent" if kind == "simplex" else "simplex"
+    for geometry, width in ((other, bases), (kind, bases + 1), (kind, 1 if bases > 1 else 2)):
+        users = UserWeights(own.ids, np.full((len(own), width), 1 / width), np.zeros((len(own), width, width)), geometry)
+        if model.geometry == "none":  # whoever they are, the margin is the same
+            np.testing.assert_array_equal(model.margin(small.seen, users), model.margin(small.seen, own))
+            continue
+        message = (
+            f"users: expected weights of geometry '{kind}' over {bases} bases, as this model's infer gives them, "
+            f"got '{geometry}' over {width}"
+        )
+        with pytest.raises(ValueError, match=message):
+            model.margin(small.seen, users)
+
+
+@methods
+def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(method, fitted, small):
+    model = fitted(method)
+    if method in ABLE:
+        asked = ask(model, small.unseen_context, budget=2)
+        assert (asked.rows >= 0).all()
+        return
+    with pytest.raises(
+        TypeError, match=rf"model: expected one with pair_scores \(of LoRe, PReF, VRF, Given\), got a {type(model).__name__}"
+    ):
+        ask(model, small.unseen_context, budget=2)
