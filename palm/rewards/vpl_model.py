@@ -13,9 +13,6 @@ from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
 
-ACTIVE = 0.005
-"""Variance over users from which a number of their vectors counts as used."""
-
 _PAIRS = 4096  # scored at a time
 _SLOPES = {"encoder": 0.2, "attention": 0.0, "head": 0.0, "reward": 0.2}
 
