@@ -186,54 +186,6 @@ def test_users_with_any_name_survive_saving(method, small, tmp_path):
     assert model.infer(renamed).ids.tolist() == sorted(names)
 
 
-@methods
-@pytest.mark.parametrize("pairs", ["one pair", "one user", "one pair each"])
-def test_little_data_gives_a_model_all_the_same(method, small, pairs):
-    seen = small.seen
-    rows = {
-        "one pair": [0],
-        "one user": np.flatnonzero(seen.user == seen.ids[0]),
-        "one pair each": np.unique(seen.user, return_index=True)[1],
-    }[pairs]
-    few = seen.select(np.asarray(rows))
-    model = estimator(method).fit(few)
-    users = model.infer(few)
-    assert np.isfinite(model.margin(few, users)).all()
-    assert np.isfinite(users.covariance).all()
-    assert (model.margin(few, users) > 0).mean() >= 0.5
-
-
-@learning
-def test_no_pairs_are_refused(method, small):
-    with pytest.raises(ValueError, match="features: expected at least one pair, got none"):
-        estimator(method).fit(small.seen.select(np.array([], dtype=int)))
-
-
-@learning
-def test_features_that_are_not_finite_are_refused(method, small):
-    items = small.seen.items.rows(np.arange(len(small.seen.items)))
-    items[7, 2] = np.nan
-    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
-    with pytest.raises(ValueError, match="features: expected finite numbers, row 7 has others"):
-        estimator(method).fit(bad)
-
-
-@learning
-def test_features_that_are_not_finite_are_refused_after_the_fit_too(method, fitted, small):
-    model = fitted(method)
-    users = model.infer(small.seen)
-    items = small.seen.items.rows(np.arange(len(small.seen.items)))
-    row = int(small.seen.chosen_row[3])
-    items[row] = np.nan
-    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
-    message = f"features: expected finite numbers, row {row} has others"
-    with pytest.raises(ValueError, match=message):
-        model.margin(bad, users)
-    if model.geometry != "none":
-        with pytest.raises(ValueError, match=message):
-            model.infer(bad)
-
-
 @learning
 def test_features_of_another_width_are_refused(method, fitted):
     model, wider = fitted(method), PairFeatures(["a"], np.zeros((1, 5)), np.ones((1, 5)))
@@ -245,12 +197,6 @@ def test_features_of_another_width_are_refused(method, fitted):
         if model.geometry != "none":
             with pytest.raises(ValueError, match=message):
                 call()
-
-
-@learning
-def test_a_user_asked_for_twice_is_named(method, fitted, small):
-    with pytest.raises(ValueError, match="ids: expected every user once, got 'b' 2 times"):
-        fitted(method).infer(small.unseen_context, ids=np.array(["a", "b", "b"]))
 
 
 @methods
@@ -283,17 +229,6 @@ def test_a_model_without_a_part_is_named(method, fitted, tmp_path):
     if method != "Reference":
         with pytest.raises(ArtifactError, match=r"reward\.json: not a complete reward model: KeyError.'details'"):
             load_reward_model(tmp_path)
-
-
-@methods
-def test_users_without_a_weight_are_named_where_weights_matter(method, fitted, small):
-    model = fitted(method)
-    some = model.infer(small.seen.select(small.seen.user == small.seen.ids[0]))
-    if model.geometry == "none":
-        np.testing.assert_array_equal(model.margin(small.seen, some), model.margin(small.seen, model.infer(small.seen)))
-        return
-    with pytest.raises(ValueError, match=f"users: no weight for user '{small.seen.ids[1]}'; infer it from pairs first"):
-        model.margin(small.seen, some)
 
 
 @methods
