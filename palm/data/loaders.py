@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from palm.data import prism, tldr
+from palm.data import personalllm, prism, tldr
 from palm.data.rows import Source, read_rows
 from palm.data.schema import COLUMNS, REQUIRED, PairError, as_messages, normalise_row
 
@@ -44,13 +44,19 @@ def load_pairs(
 
     Raises:
         PairError: the file cannot be read, or a row is not a pair; the message names file, row and column. Or `columns` has an
-            unknown name, or is given for a published set that is read by its own schema.
+            unknown name, or is given for a published set that is read by its own schema; or the source is PersonalLLM, whose users
+            are drawn (palm.data.drawn).
     """
     columns = dict(columns or {})
     reader = _published_reader(source, subset)
     unknown = sorted(set(columns) - set(COLUMNS))
     if unknown:
         raise PairError(f"columns: expected names out of {', '.join(COLUMNS)}, got {unknown[0]!r}")
+    if source == personalllm.SOURCE:
+        raise PairError(
+            f"{source}: has scores of responses and no users; palm.data.drawn.load_drawn draws users over them, "
+            "in a configuration data.draw.users says how many"
+        )
     if columns and reader:
         raise PairError(
             f"columns: {source} is read by its published schema (palm.data.{reader.__module__.rpartition('.')[2]}), "
