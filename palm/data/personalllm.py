@@ -41,16 +41,22 @@ class ScoredResponses:
         return ScoredResponses(self.prompts, self.responses, rewards, self.names)
 
 
-def read_scored(rows: Iterable[Mapping[str, Any]]) -> ScoredResponses:
+def read_scored(rows: Iterable[Mapping[str, Any]], *, label: str = SOURCE) -> ScoredResponses:
     """Prompts, responses and all reward models' scores.
 
+    Args:
+        rows: prompt, response_1 and so on, and response_{i}_{reward model}; what there is, the first row says.
+        label: what messages call the table.
+
     Raises:
-        PairError: there are no rows, a response or a score is missing; the message names row and column.
+        PairError: there are no rows, a response or a score is missing; the message names row, from 1, and column.
     """
     prompts, responses, rewards = [], [], []
     names: tuple[str, ...] = ()
-    for number, row in enumerate(rows):
-        where = f"{SOURCE}, row {number}"
+    for number, row in enumerate(rows, start=1):
+        where = f"{label}, row {number}"
+        if not isinstance(row, Mapping):
+            raise PairError(f"{where}: expected an object with columns, got {row!r:.60}")
         if not names:
             found = [match for match in map(_REWARD.fullmatch, row) if match and not match[2].endswith("model")]
             names = tuple(sorted({match[2] for match in found}))
@@ -71,7 +77,7 @@ def read_scored(rows: Iterable[Mapping[str, Any]]) -> ScoredResponses:
         responses.append([row[f"response_{n + 1}"] for n in range(count)])
         rewards.append(scores)
     if not prompts:
-        raise PairError(f"{SOURCE}: expected at least one row, got none")
+        raise PairError(f"{label}: expected at least one row, got none")
     return ScoredResponses(prompts, responses, np.array(rewards), names)
 
 

@@ -122,7 +122,7 @@ def load_ratings(path: str | Path, *, columns: Mapping[str, str] | None = None) 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing or scores are not numbers; the message names the file.
+        ValueError: a column is missing, an id is blank or scores are not numbers; the message names the file.
     """
     from pyarrow import ArrowException, csv
 
@@ -138,6 +138,11 @@ def load_ratings(path: str | Path, *, columns: Mapping[str, str] | None = None) 
     for name, column in names.items():
         if column not in table.column_names:
             raise ValueError(f"{path}: expected a column {column!r} for {name}, got {', '.join(table.column_names)}")
+    for name in text:
+        ids = np.asarray(table[name].fill_null("").to_pylist(), dtype=object)
+        blank = np.flatnonzero([not identity.strip() for identity in ids])
+        if len(blank):
+            raise ValueError(f"{path}, row {blank[0] + 1}, column {name!r}: expected an id, got {ids[blank[0]]!r}")
     try:
         score = np.asarray(table[names["score"]].to_numpy(), dtype=np.float64)
         return Ratings(table[names["user"]].to_numpy(), table[names["item"]].to_numpy(), score)

@@ -35,6 +35,8 @@ def split_users(
     shots: int = 10,
     test: float = 0.3,
     min_pairs: int = 1,
+    min_groups: int = 1,
+    train_pairs: int | None = None,
     seed: int = 0,
 ) -> Splits:
     """Split users into seen and unseen, and each user's pairs into two sides that share no prompt and no group.
@@ -47,7 +49,9 @@ def split_users(
         unseen: share of the users (a float below 1) or their number (an int); 0 for none.
         shots: size of each unseen user's context, at least 0.
         test: share of a seen user's pairs to test on, reached or just exceeded where groups allow; 0 for none.
-        min_pairs: users with fewer pairs are left out altogether.
+        min_pairs, min_groups: users with fewer pairs, or with pairs of fewer groups, are left out altogether.
+        train_pairs: most pairs of a seen user to fit on, drawn at random from those not tested on; all unless given. A smaller
+            number gives some of the same pairs, and the same tests.
         seed: the same seed gives the same split.
 
     Raises:
@@ -59,12 +63,18 @@ def split_users(
         raise ValueError(f"shots: expected at least 0, got {shots}")
     if not 0 <= test < 1:
         raise ValueError(f"test: expected a share from 0 to below 1, got {test}")
-    rng = np.random.default_rng(seed)
+    if train_pairs is not None and train_pairs < 1:
+        raise ValueError(f"train_pairs: expected at least 1 or None, got {train_pairs}")
+    rng, capping = (np.random.default_rng(part) for part in (seed, [seed, 1]))  # who is tested on what does not hang on the cap
     names, user = np.unique(np.asarray(pairs["user"], dtype=object).astype(str), return_inverse=True)
     counts = np.bincount(user, minlength=len(names))
-    kept_users = np.flatnonzero(counts >= min_pairs)
+    groups = _groups_of(user, pairs)
+    kept_users = np.flatnonzero((counts >= min_pairs) & (groups >= min_groups))
     if len(kept_users) == 0:
-        raise ValueError(f"min_pairs: no user has {min_pairs} pairs; the most of any user is {counts.max(initial=0)}")
+        raise ValueError(
+            f"min_pairs, min_groups: no user has {min_pairs} pairs of at least {min_groups} groups; the most of any user is "
+            f"{counts.max(initial=0)} and {groups.max(initial=0)}"
+        )
     cluster = _clusters(user, pairs)
     order = np.argsort(user, kind="stable")
     rows_of = np.split(order, np.cumsum(counts)[:-1])
@@ -89,10 +99,19 @@ def split_users(
         sides["unseen_test"].append(contexts[index][1])
     for index in sorted(set(kept_users.tolist()) - set(held_out)):
         train, tested = _hold_out(rows_of[index], cluster, test, rng)
+        if train_pairs is not None:
+            train = capping.permutation(train)[:train_pairs]
         sides["seen_train"].append(train)
         sides["seen_test"].append(tested)
     rows = {name: np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64) for name, parts in sides.items()}
     return Splits(**{name: pairs.select(index) for name, index in rows.items()}, rows=rows)
+
+
+def _groups_of(user: np.ndarray, pairs: Dataset) -> np.ndarray:
+    """(U,) number of each user's different groups."""
+    groups = np.unique(np.asarray(pairs["group"], dtype=object).astype(str), return_inverse=True)[1]
+    cells = np.unique(np.column_stack([user, groups]), axis=0)
+    return np.bincount(cells[:, 0], minlength=int(user.max(initial=-1)) + 1)
 
 
 def _clusters(user: np.ndarray, pairs: Dataset) -> np.ndarray:

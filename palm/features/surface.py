@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.sparse import hstack
 
 from palm.data.schema import Text
 
@@ -19,29 +20,42 @@ def tfidf_features(texts: Sequence[tuple[Text, Text]], *, dim: int = 128, seed: 
 
     Args:
         texts: n prompts with responses; only responses are read, since both sides of a pair have the same prompt.
-        dim: numbers kept at most.
+        dim: numbers kept at most, at least 1. There are never more than texts, nor than words and sequences together.
         seed: of the decomposition.
 
     Returns:
-        (n, at most dim) float32, of unit length before reduction.
+        (n, at most dim) float32. Every response has unit length before the reduction, but for one that has nothing in common
+        with others and is 0; where nothing is reduced, lengths and angles are as before.
 
     Raises:
         ImportError: scikit-learn is missing; the message names the extra.
-        ValueError: there are fewer than two texts.
+        ValueError: there are fewer than two texts, none has a word or any other character, or `dim` is below 1.
     """
     try:
         from sklearn.decomposition import TruncatedSVD
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+        from sklearn.preprocessing import normalize
     except ImportError as error:
         raise ImportError("TF-IDF features need scikit-learn: pip install 'palm-align[text]'") from error
     if len(texts) < 2:
         raise ValueError(f"texts: expected at least two, got {len(texts)}")
-    words = TfidfVectorizer(sublinear_tf=True, min_df=min(2, len(texts) - 1), token_pattern=r"(?u)\b\w+\b")
-    characters = TfidfVectorizer(sublinear_tf=True, analyzer="char_wb", ngram_range=(3, 4), min_df=min(3, len(texts) - 1))
-    matrix = make_union(words, characters).fit_transform([_response(response) for _, response in texts])
-    size = max(1, min(dim, min(matrix.shape) - 1))
-    reduced: np.ndarray = TruncatedSVD(size, random_state=seed).fit_transform(matrix)
+    if not dim >= 1:
+        raise ValueError(f"dim: expected at least 1, got {dim}")
+    plain = [_response(response) for _, response in texts]
+    words = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
+    characters = CountVectorizer(analyzer="char_wb", ngram_range=(3, 4))
+    weighed = []
+    for vectorizer, common in ((words, 2), (characters, 3)):
+        if any(map(vectorizer.build_analyzer(), plain)):  # an empty vocabulary is an error
+            counts = vectorizer.fit_transform(plain)
+            texts_with = np.bincount(counts.indices, minlength=counts.shape[1])
+            least = min(common, len(texts) - 1, texts_with.max())  # where nothing is common, what is rare has to do
+            weighed.append(TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, texts_with >= least]))
+    if not weighed:
+        raise ValueError(f"texts: expected words or other characters in some response, got none in {len(texts)}")
+    matrix = normalize(hstack(weighed))
+    with np.errstate(invalid="ignore", divide="ignore"):  # its shares of variance, where there is none
+        reduced: np.ndarray = TruncatedSVD(min(dim, *matrix.shape), random_state=seed).fit_transform(matrix)
     return reduced.astype(np.float32)
 
 

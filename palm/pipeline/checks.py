@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from palm.data import personalllm
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import PLANTED, SCRATCH
 from palm.pipeline.plan_stages import POOL, check_rewards
@@ -23,6 +24,7 @@ def check(config: Config) -> None:
 
     _check_choices(config)
     _check_ranges(config)
+    _check_draw(config)
     check_rewards(config)
     try:
         training_options(config).check()
@@ -36,6 +38,18 @@ def check(config: Config) -> None:
     source_files(config.features.functions)  # imports them
     if config.report.plots:
         check_plots()
+
+
+def _check_draw(config: Config) -> None:
+    data = config.data
+    if data.draw.users and data.source == PLANTED:
+        raise PipelineError("data.draw.users: expected a source of scored responses, got 'planted', which has users of its own")
+    if data.draw.users and (data.columns or data.drop_invalid):
+        raise PipelineError(
+            "data.columns, data.drop_invalid: expected neither with data.draw.users: scored responses have a schema"
+        )
+    if data.source == personalllm.SOURCE and not data.draw.users:
+        raise PipelineError(f"data.draw.users: expected how many users to draw over the scores of {data.source}, got 0")
 
 
 def _check_choices(config: Config) -> None:
@@ -67,6 +81,10 @@ def _check_ranges(config: Config) -> None:
         ("seed", config.seed, 0),
         ("data.shots", data.shots, 0),
         ("data.min_pairs", data.min_pairs, 1),
+        ("data.min_groups", data.min_groups, 1),
+        ("data.train_pairs", data.train_pairs, 1),
+        ("data.draw.users", data.draw.users, 0),
+        ("data.draw.pairs_per_user", data.draw.pairs_per_user, 1),
         ("data.unseen", data.unseen, 0),
         ("data.test", data.test, 0),
         ("features.max_length", features.max_length, 2),
@@ -94,6 +112,8 @@ def _check_ranges(config: Config) -> None:
     for name, value, least in bounds:
         if value is not None and not value >= least:
             raise PipelineError(f"{name}: expected at least {least}, got {value}")
+    if not data.draw.alpha > 0:
+        raise PipelineError(f"data.draw.alpha: expected a positive number, got {data.draw.alpha}")
     if not config.plan.kl > 0:
         raise PipelineError(f"plan.kl: expected a positive number, got {config.plan.kl}")
     for name, value in (("data.unseen", data.unseen), ("candidates.held_out", candidates.held_out)):

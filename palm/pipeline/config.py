@@ -49,31 +49,51 @@ class PlantedConfig:
 
 
 @dataclass(frozen=True)
+class DrawConfig:
+    """Users drawn over a source's scored responses; see `palm.data.drawn.load_drawn`.
+
+    Attributes:
+        users: how many; 0 where the source's rows are people's pairs.
+        alpha: of the Dirichlet distribution of their weights over the reward models.
+        pairs_per_user: prompts that each judges.
+    """
+
+    users: int = 0
+    alpha: float = 0.1
+    pairs_per_user: int = 100
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where the pairs come from and how users are split.
 
     Attributes:
         source: "planted", a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), or a data set's id on the Hub.
         planted: for the source "planted".
+        draw: for a source of PersonalLLM's schema, the Hub's or a file: scored responses, and users to draw over them.
         columns: where each of user, prompt, chosen, rejected, group is found.
         subset, split: of a data set on the Hub.
         drop_invalid: leave out rows that are not pairs instead of stopping at the first.
-        min_pairs: users with fewer pairs are left out of fitting and testing.
+        min_pairs, min_groups: users with fewer pairs, or with pairs of fewer groups, are left out of fitting and testing.
         unseen: share (below 1) or number of users that no model is fitted on.
         shots: pairs of an unseen user to infer their weight from.
         test: share of a seen user's pairs to test on.
+        train_pairs: most pairs of a seen user to fit on; all of those not tested on unless given.
     """
 
     source: str = "planted"
     planted: PlantedConfig = field(default_factory=PlantedConfig)
+    draw: DrawConfig = field(default_factory=DrawConfig)
     columns: dict[str, str] = field(default_factory=dict)
     subset: str | None = None
     split: str = "train"
     drop_invalid: bool = False
     min_pairs: int = 1
+    min_groups: int = 1
     unseen: float | int = 0.2
     shots: int = 10
     test: float = 0.3
+    train_pairs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from palm.artifacts import digest, digest_file, digest_tree, read_arrays, read_json, write_arrays, write_json
+from palm.data.drawn import load_drawn
 from palm.data.loaders import load_pairs
 from palm.data.planted import World, make_world, write_corpus
 from palm.data.schema import Text
@@ -58,12 +59,29 @@ def run_data(context: Context) -> None:
     config = context.config.data
     if config.source == PLANTED:
         pairs = load_pairs(planted_world(context.config).rows)
+    elif config.draw.users:
+        pairs = load_drawn(
+            config.source,
+            users=config.draw.users,
+            alpha=config.draw.alpha,
+            pairs_per_user=config.draw.pairs_per_user,
+            split=config.split,
+            subset=config.subset,
+            seed=derive_seed(context.config.seed, "draw"),
+        )[0]
     else:
         pairs = load_pairs(
             config.source, columns=config.columns, split=config.split, subset=config.subset, drop_invalid=config.drop_invalid
         )
     splits = split_users(
-        pairs, unseen=config.unseen, shots=config.shots, test=config.test, min_pairs=config.min_pairs, seed=context.seed
+        pairs,
+        unseen=config.unseen,
+        shots=config.shots,
+        test=config.test,
+        min_pairs=config.min_pairs,
+        min_groups=config.min_groups,
+        train_pairs=config.train_pairs,
+        seed=context.seed,
     )
     pyarrow.parquet.write_table(pairs.data.table.combine_chunks(), context.folder / ".writing-pairs", compression="zstd")
     (context.folder / ".writing-pairs").rename(context.folder / "pairs.parquet")

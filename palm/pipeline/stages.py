@@ -26,6 +26,8 @@ def _data_settings(config: Config) -> dict[str, Any]:
     settings = section(config.data)
     if config.data.source != PLANTED:
         del settings["planted"]
+    if not config.data.draw.users:
+        del settings["draw"]
     return settings
 
 

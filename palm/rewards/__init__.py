@@ -4,6 +4,7 @@ from pathlib import Path
 
 from palm.artifacts import ArtifactError, read_json
 from palm.hub import locate
+from palm.rewards.attributes import attribute_rewards
 from palm.rewards.base import RECORD, Calibration, Estimator, RewardModel
 from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
@@ -83,6 +84,7 @@ __all__ = [
     "UserWeights",
     "VPLModel",
     "VRFModel",
+    "attribute_rewards",
     "load_reward_model",
     "reward_tensor",
     "score_texts",

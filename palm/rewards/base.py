@@ -107,7 +107,7 @@ class RewardModel(HubObject):
         """(n,) chosen minus rejected reward of each pair for its user, in logits.
 
         Raises:
-            ValueError: a pair's user is not among `users`.
+            ValueError: a pair's user is not among `users`, or these are of another geometry or number of bases.
         """
         raise TypeError(f"{self.method}: has no margin")
 
@@ -154,6 +154,19 @@ def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
     if array.shape[1] != width:
         raise ValueError(f"features: expected {width} numbers per text as in the fit, got {array.shape[1]}")
     return array
+
+
+def check_users(users: UserWeights, geometry: str, bases: int) -> None:
+    """See that users' weights are such as a model's `infer` gives; those of another model of the same kind and size pass.
+
+    Raises:
+        ValueError: their geometry or their number of bases is another.
+    """
+    if (users.geometry, users.mean.shape[1]) != (geometry, bases):
+        raise ValueError(
+            f"users: expected weights of geometry {geometry!r} over {bases} bases, as this model's infer gives them, "
+            f"got {users.geometry!r} over {users.mean.shape[1]}"
+        )
 
 
 def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

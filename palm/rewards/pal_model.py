@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, place_users
+from palm.rewards.base import RewardModel, as_array, check_users, place_users
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -52,6 +52,7 @@ class PALModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        check_users(users, self.geometry, len(self.population.mean))
         as_array(features.items, len(self.centre))
         return self._margins(features, np.arange(len(features)), users.mean[users.rows(features.user)])[0]
 

@@ -170,10 +170,10 @@ def _complete(seen: coo_array, rank: int, rounds: int, rng: np.random.Generator)
     rows, columns = seen.shape
     size = min(rank, rows, columns)
     left, right = np.zeros((rows, size)), np.zeros((columns, size))
-    row, column = seen.nonzero()
-    given = np.asarray(seen[row, column]).ravel()
+    cells = seen.tocoo()  # explicit zeros too: someone who judged both ways is known to be undecided, which is not missing
+    row, column, given = cells.row, cells.col, cells.data
     begin = rng.standard_normal(min(rows, columns))
-    for _ in range(rounds):
+    for _ in range(rounds if given.any() else 0):  # nothing but undecided judgements: 0 is the fit, and ARPACK refuses it
         correction = coo_array(
             (given - np.einsum("nk,nk->n", left[row], right[column]), (row, column)), shape=(rows, columns)
         ).tocsr()

@@ -16,12 +16,14 @@ from palm.features.pairs import PairFeatures
 from palm.rewards.users import UserWeights
 
 RULES = ("information", "design", "random")
+ABLE = ("LoRe", "PReF", "VRF", "Given")
+"""Methods whose models have scores of pairs that are linear in a user's weight."""
 
 _NODES, _SHARES = np.polynomial.hermite_e.hermegauss(32)
 
 
 class Asking(Protocol):
-    """What a model must offer: LoRe, VRF, PReF and Given do."""
+    """What a model must offer; models of the methods `ABLE` do."""
 
     def pair_scores(self, features: PairFeatures) -> np.ndarray:
         """(n, K) of pairs, in logits per unit of weight."""
@@ -81,8 +83,11 @@ def ask(model: Asking, pool: PairFeatures, *, budget: int, rule: str = "informat
         what was asked. O(n K^2) a step for n pairs in the pool.
 
     Raises:
+        TypeError: the model has no `pair_scores`; the message names the methods whose models do.
         ValueError: the rule is unknown or the budget is out of range.
     """
+    if not hasattr(model, "pair_scores"):
+        raise TypeError(f"model: expected one with pair_scores (of {', '.join(ABLE)}), got a {type(model).__name__}")
     if rule not in RULES:
         raise ValueError(f"rule: expected one of {', '.join(RULES)}, got {rule!r}")
     if budget < 1:

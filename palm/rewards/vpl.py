@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.active_units import active_units
 from palm.rewards.checks import check_not_negative, check_pairs, check_whole
 from palm.rewards.episodes import Episode, Schedule, in_order, read_pairs, standardisation, train_on_episodes
 from palm.rewards.networks import Network, trainable
 from palm.rewards.users import UserWeights
-from palm.rewards.vpl_model import ACTIVE, VPLModel
+from palm.rewards.vpl_model import VPLModel
 from palm.seeds import derive_seed, isolated_rng
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class VPL:
             details={"loss": history, "pairs": len(pairs), "users": len(pairs.ids)},
         )
         seen = model.infer(pairs)
-        active = int((seen.mean.var(axis=0) > ACTIVE).sum())
-        return replace(model, seen=seen, population=seen.pooled(), details={**model.details, "active_units": active})
+        details = {**model.details, "active_units": active_units(seen.mean)}
+        return replace(model, seen=seen, population=seen.pooled(), details=details)
 
 
 def annealing(done: float, cycles: int) -> float:

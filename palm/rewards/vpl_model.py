@@ -7,13 +7,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, place_users
+from palm.rewards.base import RewardModel, as_array, check_users, place_users
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
-
-ACTIVE = 0.005
-"""Variance over users from which a number of their vectors counts as used."""
 
 _PAIRS = 4096  # scored at a time
 _SLOPES = {"encoder": 0.2, "attention": 0.0, "head": 0.0, "reward": 0.2}
@@ -52,6 +49,7 @@ class VPLModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        check_users(users, self.geometry, self.population.mean.shape[1])
         as_array(features.items, len(self.centre))
         own, result = users.mean[users.rows(features.user)].astype(np.float32), np.empty(len(features))
         for start in range(0, len(features), _PAIRS):

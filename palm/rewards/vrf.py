@@ -12,7 +12,8 @@ Not to be found in the paper, so guesses: rectifiers in the networks, the hidden
 `mixture=False` (a standard normal prior) are exactly.
 
 A user's posterior covariance is that of the product Gaussian, carried through the softmax to first order. Users without
-pairs get the seen users' mean weight and spread.
+pairs get the seen users' mean weight and spread. `details["active_units"]` counts the numbers of the users' Gaussians whose
+mean varies over the seen users (> 0.005): none says that all users were read alike, so everyone has the same weight.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.active_units import active_units
 from palm.rewards.base import Calibration
 from palm.rewards.checks import check_not_negative, check_pairs, check_positive, check_whole
 from palm.rewards.episodes import Episode, Schedule, in_order, read_pairs, standardisation, train_on_episodes
@@ -125,7 +127,8 @@ class VRF:
             },
         )
         seen = model.infer(pairs)
-        return replace(model, seen=seen, population=seen.pooled())
+        details = {**model.details, "active_units": active_units(model.gaussians(pairs)[2])}
+        return replace(model, seen=seen, population=seen.pooled(), details=details)
 
 
 def _module(options: VRF, width: int) -> "torch.nn.Module":

@@ -68,11 +68,31 @@ class VRFModel(WeightedModel):
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Weights from one pass of the encoder over the pairs; users without pairs get the population's mean and spread."""
+        wanted, known, mean, variance = self.gaussians(context, ids=ids)
+        bases = len(self.basis_mean)
+        weight, covariance = np.empty((len(wanted), bases)), np.empty((len(wanted), bases, bases))
+        if not known.all():
+            weight[~known], covariance[~known] = self.population.mean, self.population.covariance
+        if known.any():
+            weight[known], covariance[known] = self._weigh(mean, variance)
+        return UserWeights(wanted, weight, covariance)
+
+    def gaussians(
+        self, context: PairFeatures, *, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The users as the encoder reads them, in the space that they share with the bases.
+
+        Args:
+            context, ids: as in `infer`.
+
+        Returns:
+            wanted: (U,) ids; known: (U,) bool, False for users without pairs; mean, variance: (known users, D).
+        """
         as_array(context.items, len(self.centre))
         wanted, rows, code = place_users(context, ids)
         order = np.argsort(code, kind="stable")
         rows, code = rows[order], code[order]
-        bases, dim = self.basis_mean.shape
+        dim = self.basis_mean.shape[1]
         sums = np.zeros((3, len(wanted), dim))  # over a user's pairs: of shares, of means by share, of variances
         for start in range(0, len(rows), _PAIRS):
             part, whose = rows[start : start + _PAIRS], code[start : start + _PAIRS]
@@ -83,15 +103,8 @@ class VRFModel(WeightedModel):
             for total, values in zip(sums, (share, share * mean, variance), strict=True):
                 total[whose[first]] += np.add.reduceat(values, first)
         known = np.bincount(code, minlength=len(wanted)) > 0
-        weight, covariance = np.empty((len(wanted), bases)), np.empty((len(wanted), bases, bases))
-        if not known.all():
-            weight[~known], covariance[~known] = self.population.mean, self.population.covariance
-        if known.any():
-            shares, means, variances = (total[known] for total in sums)
-            mean = means / shares
-            variance = 1 / shares if self.details["product"] else variances / shares
-            weight[known], covariance[known] = self._weigh(mean, variance)
-        return UserWeights(wanted, weight, covariance)
+        shares, means, variances = (total[known] for total in sums)
+        return wanted, known, means / shares, (1 if self.details["product"] else variances) / shares
 
     def _weigh(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights (U, K) of users who are Gaussians of (U, D) means and variances, and their covariances to first order."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, RewardModel, as_array, place_users
+from palm.rewards.base import Calibration, RewardModel, as_array, check_users, place_users
 from palm.rewards.simplex_users import Population, infer_weights, population_from, population_record
 from palm.rewards.users import UserWeights
 
@@ -19,11 +19,13 @@ class WeightedModel(RewardModel):
     Attributes:
         calibration: of the raw rewards into [0, 1].
         seen: posterior weights of the users it was fitted on.
+        names: K names of the bases.
         width: d, numbers per text.
     """
 
     calibration: Calibration
     seen: UserWeights
+    names: tuple[str, ...]
 
     @property
     def width(self) -> int:
@@ -49,6 +51,7 @@ class WeightedModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
+        check_users(users, self.geometry, len(self.names))
         return np.asarray(np.einsum("nk,nk->n", self.pair_scores(features), users.mean[users.rows(features.user)]))
 
 

@@ -1,21 +1,18 @@
 """palm.data.tldr, prism, personalllm: rows of the published schemas, written here since there is no hub, become pairs."""
 
+import json
+
 import numpy as np
 import pytest
 from datasets import Dataset
+from published_rows import entry, personal_rows, prism_row, tldr_row
 
+from palm.data.drawn import load_drawn
 from palm.data.loaders import load_pairs
 from palm.data.personalllm import draw_users, read_scored
 from palm.data.prism import prism_pairs
 from palm.data.schema import PairError
 from palm.data.tldr import most_active, tldr_pairs
-
-
-def tldr_row(**changes):
-    info = {"id": "t3_1", "post": "I lost my keys. ", "title": "Keys", "subreddit": "AskReddit", "site": None, "article": None}
-    summaries = [{"text": " Keys lost.", "policy": "sup2", "note": None}, {"text": "He is sad.", "policy": "ref", "note": None}]
-    row = {"info": info, "summaries": summaries, "choice": 1, "worker": "w1", "batch": "batch3", "split": "train", "extra": {}}
-    return {**row, **changes}
 
 
 def test_tldr_rows_become_pairs_of_their_workers():
@@ -54,27 +51,6 @@ def test_workers_with_few_pairs_are_left_out():
 def test_tldr_rows_of_another_form_are_named(changes, message):
     with pytest.raises(PairError, match=message):
         list(tldr_pairs([tldr_row(**changes)]))
-
-
-def entry(turn, role, content, score=None, chosen=None, number=0):
-    return {"turn": turn, "role": role, "content": content, "score": score, "if_chosen": chosen, "within_turn_id": number}
-
-
-def prism_row(**changes):
-    history = [
-        entry(0, "user", "Is cake healthy?"),
-        entry(0, "model", "No.", 20, False, 0),
-        entry(0, "model", "It depends.", 90, True, 1),
-        entry(0, "model", "Yes!", 5, False, 2),
-        entry(1, "user", "On what?"),
-        entry(1, "model", "On how much.", 60, False, 0),
-        entry(1, "model", "On you.", 60, True, 1),
-        entry(2, "user", "Thanks"),
-        entry(2, "model", "Welcome.", 70, True, 0),
-        entry(2, "model", "Bye.", 40, False, 1),
-    ]
-    row = {"user_id": "user1", "conversation_id": "c1", "conversation_history": history, "included_in_balanced_subset": True}
-    return {**row, **changes}
 
 
 def test_prism_pairs_the_best_with_the_worst_of_every_turn_in_context():
@@ -121,18 +97,6 @@ def test_prism_rows_of_another_form_are_named(changes, message):
         list(prism_pairs([prism_row(**changes)]))
 
 
-def personal_rows(prompts=30, responses=8, models=("gemma_2b", "llama3_sfairx", "oasst_deberta_v3"), seed=0):
-    rng = np.random.default_rng(seed)
-    rows = []
-    for p in range(prompts):
-        row = {"prompt": f"Question {p}"}
-        for n in range(responses):
-            row |= {f"response_{n + 1}": f"Answer {p} {n}", f"response_{n + 1}_model": "some-model"}
-            row |= {f"response_{n + 1}_{model}": float(rng.normal() * 10**k) for k, model in enumerate(models)}
-        rows.append(row)
-    return rows
-
-
 def test_personalllm_users_prefer_what_their_weights_say():
     scored = read_scored(personal_rows()).calibrated()
     assert scored.names == ("gemma_2b", "llama3_sfairx", "oasst_deberta_v3")
@@ -165,8 +129,8 @@ def test_the_smaller_alpha_the_fewer_models_a_user_listens_to(alpha):
     ("rows", "message"),
     [
         ([], "PersonalLLM: expected at least one row, got none"),
-        ([{"prompt": "a", "response_1": "b"}], "row 0: expected columns such as 'response_1_gemma_2b'"),
-        ([{**personal_rows(1)[0], "response_3": ""}], "row 0, column 'response_3': expected text, got ''"),
+        ([{"prompt": "a", "response_1": "b"}], "row 1: expected columns such as 'response_1_gemma_2b'"),
+        ([{**personal_rows(1)[0], "response_3": ""}], "row 1, column 'response_3': expected text, got ''"),
         (
             [{**personal_rows(1)[0], "response_2_gemma_2b": None}],
             "column 'response_2_gemma_2b': expected a finite number",
@@ -206,6 +170,42 @@ def test_hub_ids_of_published_sets_are_read_by_their_schema(monkeypatch, source,
     pairs = load_pairs(source)
     assert asked == [(source, subset, "train")]
     assert pairs["user"][0] == {"comparisons": "w1", "conversations": "user1"}[subset]
+
+
+def test_personalllm_by_its_id_has_scores_and_no_pairs_and_users_are_drawn_over_them(monkeypatch, tmp_path):
+    rows = personal_rows()
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, split: Dataset.from_list(rows))
+    with pytest.raises(PairError, match=r"PersonalLLM: has scores of responses and no users; palm.data.drawn.load_drawn draws"):
+        load_pairs("namkoong-lab/PersonalLLM")
+    pairs, weights = load_drawn(users=5, alpha=0.1, pairs_per_user=7, seed=3)
+    expected = draw_users(read_scored(rows).calibrated(), users=5, alpha=0.1, pairs_per_user=7, seed=3)
+    assert pairs.to_list() == load_pairs(expected[0]).to_list()
+    np.testing.assert_array_equal(weights, expected[1])
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load_drawn(tmp_path / "mine.jsonl", users=5, alpha=0.1, pairs_per_user=7, seed=3)[0].to_list() == pairs.to_list()
+    with (tmp_path / "mine.jsonl").open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(PairError, match=r"mine.jsonl, row 31, column 'prompt': expected text, got None"):
+        load_drawn(tmp_path / "mine.jsonl", users=5, alpha=0.1, pairs_per_user=7)
+    with pytest.raises(PairError, match="rows, row 1: expected an object with columns, got 3"):
+        load_drawn([3], users=1, alpha=0.1, pairs_per_user=1)
+
+
+def test_columns_of_a_published_set_are_known_and_those_of_its_other_configurations_are_not(monkeypatch):
+    """Said before anything is fetched; another configuration has rows as anybody's."""
+    rows = [{"worker": "w", "post": "p", "chosen": "a", "rejected": "b"}]
+    asked = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **_: asked.append(names) or Dataset.from_list(rows))
+    columns = {"user": "worker", "prompt": "post"}
+    message = (
+        r"columns: openai/summarize_from_feedback is read by its published schema \(palm.data.tldr\), .* got {'user': 'worker'"
+    )
+    for subset in (None, "comparisons"):
+        with pytest.raises(PairError, match=message):
+            load_pairs("openai/summarize_from_feedback", columns=columns, subset=subset)
+    assert not asked
+    assert load_pairs("openai/summarize_from_feedback", columns=columns, subset="axis")["user"] == ["w"]
+    assert asked == [("openai/summarize_from_feedback", "axis")]
 
 
 def test_bad_rows_of_published_sets_are_named_or_left_out(monkeypatch, caplog):

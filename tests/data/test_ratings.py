@@ -87,6 +87,9 @@ def test_a_file_is_read_with_its_own_names(tmp_path, name):
         ("user,item,score\na,x,1\na,x,2\n", "ratings.csv: user, item: expected every item once per user, 'a' rated 'x' again"),
         ("user,item,score\na,x,nan\n", "ratings.csv: score: expected finite numbers, rating 0 of 'x' by 'a' is nan"),
         ("", "ratings.csv: not a readable CSV"),
+        ("user,item,score\na,x,1\n,y,2\n", "ratings.csv, row 2, column 'user': expected an id, got ''"),
+        ("user,item,score\n  ,x,1\nb,,2\n", "ratings.csv, row 1, column 'user': expected an id, got '  '"),
+        ('user,item,score\na,x,1\nb,y,1\nb,"\t",2\n', r"ratings.csv, row 3, column 'item': expected an id, got '\\t'"),
     ],
 )
 def test_bad_files_are_named(tmp_path, text, message):

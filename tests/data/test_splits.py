@@ -149,6 +149,27 @@ def test_users_with_few_pairs_are_left_out() -> None:
     assert used == {user for user, count in counts.items() if count >= 15}
 
 
+def test_users_with_few_groups_are_left_out() -> None:
+    pairs = _pairs(np.random.default_rng(3))
+    splits = split_users(pairs, unseen=0.2, shots=2, min_groups=10, seed=0)
+    groups = {user: {group for owner, group in _keys(pairs, "group") if owner == user} for user in set(pairs["user"])}
+    used = set().union(*(set(getattr(splits, name)["user"]) for name in NAMES))
+    assert used == {user for user, own in groups.items() if len(own) >= 10}
+    assert used < set(pairs["user"])
+
+
+def test_pairs_to_fit_on_are_capped_and_nothing_else_is() -> None:
+    pairs = _pairs(np.random.default_rng(3))
+    whole, some, few = (split_users(pairs, unseen=5, shots=2, train_pairs=most, seed=0) for most in (None, 6, 4))
+    counts = Counter(whole.seen_train["user"])
+    assert max(counts.values()) > 6 > 4 > min(counts.values()), "or nothing is tested"
+    assert Counter(some.seen_train["user"]) == {user: min(count, 6) for user, count in counts.items()}
+    assert Counter(few.seen_train["user"]) == {user: min(count, 4) for user, count in counts.items()}
+    assert set(few.rows["seen_train"]) < set(some.rows["seen_train"]) < set(whole.rows["seen_train"])
+    for name in NAMES[1:]:
+        assert few.rows[name].tolist() == some.rows[name].tolist() == whole.rows[name].tolist()
+
+
 def _rows(splits: Splits) -> list[list[int]]:
     return [splits.rows[name].tolist() for name in NAMES]
 
@@ -169,7 +190,9 @@ def test_seed_decides_the_split() -> None:
         ({"shots": -1}, "shots: expected at least 0, got -1"),
         ({"shots": 500}, "but of 30 users 0 have 500 pairs"),
         ({"test": 1.0}, r"test: expected a share from 0 to below 1, got 1\.0"),
-        ({"min_pairs": 500}, "min_pairs: no user has 500 pairs; the most of any user is 2"),
+        ({"min_pairs": 500}, "min_pairs, min_groups: no user has 500 pairs of at least 1 groups; the most of any user is 24 "),
+        ({"min_groups": 30}, "min_pairs, min_groups: no user has 1 pairs of at least 30 groups; the most of any user is 24 and 22"),
+        ({"train_pairs": 0}, "train_pairs: expected at least 1 or None, got 0"),
     ],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:

@@ -30,11 +30,51 @@ def test_only_the_response_counts_and_messages_are_read_as_text():
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-@pytest.mark.parametrize("texts", [[("p", "a"), ("p", "b")], [("p", "same")] * 3])
-def test_little_text_gives_little(texts):
+MARKS = [("p", "!!!"), ("p", "???"), ("p", "!!! ...")]
+DIFFERENT = [("p", "alpha"), ("p", "beta"), ("p", "gamma")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "alike"),
+    [
+        ([("p", "a"), ("p", "b")], [[1, 0], [0, 1]]),
+        ([("p", "same")] * 3, np.ones((3, 3))),
+        (DIFFERENT, np.eye(3)),
+        (MARKS, [[1, 0, 1], [0, 0, 0], [1, 0, 1]]),
+        ([*MARKS[:2], ("p", "alpha")], np.eye(3)),
+        ([("p", "one word"), ("p", "one word"), ("p", " ")], [[1, 1, 0], [1, 1, 0], [0, 0, 0]]),
+    ],
+)
+def test_with_fewer_texts_than_numbers_lengths_are_1_and_angles_are_kept(texts, alike):
+    """Nothing is reduced: what is the same lies together, what has nothing in common at right angles, what has nothing at 0."""
     features = tfidf_features(texts, dim=50)
     assert features.shape[0] == len(texts)
-    assert np.isfinite(features).all()
+    np.testing.assert_allclose(features @ features.T, alike, atol=1e-6)
+
+
+def test_the_weights_are_those_of_scikit_learn_with_both_parts_alike_in_length():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    plain = [text for _, text in TEXTS]
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, token_pattern=r"(?u)\b\w+\b").fit_transform(plain)
+    characters = TfidfVectorizer(sublinear_tf=True, min_df=3, analyzer="char_wb", ngram_range=(3, 4)).fit_transform(plain)
+    features = tfidf_features(TEXTS, dim=1000)
+    expected = (words @ words.T + characters @ characters.T).toarray() / 2
+    np.testing.assert_allclose(features @ features.T, expected, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        (TEXTS, {"dim": 0}, "dim: expected at least 1, got 0"),
+        (TEXTS, {"dim": -2}, "dim: expected at least 1, got -2"),
+        ([("p", " "), ("p", "\n")], {}, "texts: expected words or other characters in some response, got none in 2"),
+    ],
+)
+def test_nothing_to_read_and_nothing_to_keep_are_said(texts, options, message):
+    with pytest.raises(ValueError, match=message):
+        tfidf_features(texts, **options)
 
 
 def test_one_text_and_a_missing_library_are_said(monkeypatch):

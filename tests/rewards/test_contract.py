@@ -5,38 +5,19 @@ import inspect
 
 import numpy as np
 import pytest
+from quick_methods import estimator
 
 from palm.artifacts import ArtifactError
 from palm.features.pairs import PairFeatures
 from palm.rewards import METHODS, RewardModel, load_reward_model
 from palm.rewards.base import GEOMETRIES
+from palm.rewards.questions import ABLE, ask
+from palm.rewards.users import UserWeights
 
 LEARNING = sorted(set(METHODS) - {"Reference"})  # Reference fits nothing and looks at no features
 AMORTISED = {"VPL", "VRF"}  # read a user by a learned encoder, which nothing obliges to move towards a pair
-OPTIONS = {
-    "PAL": {"steps": 200, "hidden": 16, "dim": 8},
-    "VPL": {"steps": 200, "hidden": 16, "latent": 4},
-    "VRF": {"steps": 200, "rank": 3, "dim": 16, "hidden": 32},
-}  # less training than by default, to be quick
 methods = pytest.mark.parametrize("method", sorted(METHODS))
 learning = pytest.mark.parametrize("method", LEARNING)
-
-
-@pytest.fixture(scope="module")
-def fitted(small):
-    """Name of a method -> its model of the small world; fitted once."""
-    models = {}
-
-    def fit(method):
-        if method not in models:
-            models[method] = estimator(method).fit(small.seen, seed=3)
-        return models[method]
-
-    return fit
-
-
-def estimator(method):
-    return METHODS[method](**OPTIONS.get(method, {}))
 
 
 def turned(pairs):
@@ -205,54 +186,6 @@ def test_users_with_any_name_survive_saving(method, small, tmp_path):
     assert model.infer(renamed).ids.tolist() == sorted(names)
 
 
-@methods
-@pytest.mark.parametrize("pairs", ["one pair", "one user", "one pair each"])
-def test_little_data_gives_a_model_all_the_same(method, small, pairs):
-    seen = small.seen
-    rows = {
-        "one pair": [0],
-        "one user": np.flatnonzero(seen.user == seen.ids[0]),
-        "one pair each": np.unique(seen.user, return_index=True)[1],
-    }[pairs]
-    few = seen.select(np.asarray(rows))
-    model = estimator(method).fit(few)
-    users = model.infer(few)
-    assert np.isfinite(model.margin(few, users)).all()
-    assert np.isfinite(users.covariance).all()
-    assert (model.margin(few, users) > 0).mean() >= 0.5
-
-
-@learning
-def test_no_pairs_are_refused(method, small):
-    with pytest.raises(ValueError, match="features: expected at least one pair, got none"):
-        estimator(method).fit(small.seen.select(np.array([], dtype=int)))
-
-
-@learning
-def test_features_that_are_not_finite_are_refused(method, small):
-    items = small.seen.items.rows(np.arange(len(small.seen.items)))
-    items[7, 2] = np.nan
-    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
-    with pytest.raises(ValueError, match="features: expected finite numbers, row 7 has others"):
-        estimator(method).fit(bad)
-
-
-@learning
-def test_features_that_are_not_finite_are_refused_after_the_fit_too(method, fitted, small):
-    model = fitted(method)
-    users = model.infer(small.seen)
-    items = small.seen.items.rows(np.arange(len(small.seen.items)))
-    row = int(small.seen.chosen_row[3])
-    items[row] = np.nan
-    bad = PairFeatures.from_items(small.seen.user, items, small.seen.chosen_row, small.seen.rejected_row)
-    message = f"features: expected finite numbers, row {row} has others"
-    with pytest.raises(ValueError, match=message):
-        model.margin(bad, users)
-    if model.geometry != "none":
-        with pytest.raises(ValueError, match=message):
-            model.infer(bad)
-
-
 @learning
 def test_features_of_another_width_are_refused(method, fitted):
     model, wider = fitted(method), PairFeatures(["a"], np.zeros((1, 5)), np.ones((1, 5)))
@@ -264,12 +197,6 @@ def test_features_of_another_width_are_refused(method, fitted):
         if model.geometry != "none":
             with pytest.raises(ValueError, match=message):
                 call()
-
-
-@learning
-def test_a_user_asked_for_twice_is_named(method, fitted, small):
-    with pytest.raises(ValueError, match="ids: expected every user once, got 'b' 2 times"):
-        fitted(method).infer(small.unseen_context, ids=np.array(["a", "b", "b"]))
 
 
 @methods
@@ -305,11 +232,32 @@ def test_a_model_without_a_part_is_named(method, fitted, tmp_path):
 
 
 @methods
-def test_users_without_a_weight_are_named_where_weights_matter(method, fitted, small):
+def test_weights_of_another_kind_of_model_are_named(method, fitted, small):
     model = fitted(method)
-    some = model.infer(small.seen.select(small.seen.user == small.seen.ids[0]))
-    if model.geometry == "none":
-        np.testing.assert_array_equal(model.margin(small.seen, some), model.margin(small.seen, model.infer(small.seen)))
+    own = model.infer(small.seen)
+    kind, bases = own.geometry, own.mean.shape[1]
+    other = "latent" if kind == "simplex" else "simplex"
+    for geometry, width in ((other, bases), (kind, bases + 1), (kind, 1 if bases > 1 else 2)):
+        users = UserWeights(own.ids, np.full((len(own), width), 1 / width), np.zeros((len(own), width, width)), geometry)
+        if model.geometry == "none":  # whoever they are, the margin is the same
+            np.testing.assert_array_equal(model.margin(small.seen, users), model.margin(small.seen, own))
+            continue
+        message = (
+            f"users: expected weights of geometry '{kind}' over {bases} bases, as this model's infer gives them, "
+            f"got '{geometry}' over {width}"
+        )
+        with pytest.raises(ValueError, match=message):
+            model.margin(small.seen, users)
+
+
+@methods
+def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(method, fitted, small):
+    model = fitted(method)
+    if method in ABLE:
+        asked = ask(model, small.unseen_context, budget=2)
+        assert (asked.rows >= 0).all()
         return
-    with pytest.raises(ValueError, match=f"users: no weight for user '{small.seen.ids[1]}'; infer it from pairs first"):
-        model.margin(small.seen, some)
+    with pytest.raises(
+        TypeError, match=rf"model: expected one with pair_scores \(of LoRe, PReF, VRF, Given\), got a {type(model).__name__}"
+    ):
+        ask(model, small.unseen_context, budget=2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 
 from palm.features.pairs import PairFeatures
 from palm.rewards import PReF
@@ -92,6 +92,21 @@ def test_a_matrix_of_low_rank_is_completed():
     left, right = _complete(seen, 2, 200, rng)
     np.testing.assert_allclose(left @ right.T, truth, atol=0.05)
     np.testing.assert_allclose(np.linalg.norm(left, axis=0), np.linalg.norm(right, axis=0))  # the root of S on either side
+
+
+def test_a_judgement_both_ways_is_not_a_missing_one():
+    """All others say 1: a missing cell is filled in by their fit, one that is known to be 0 pulls it down."""
+    rows, columns = (part.ravel() for part in np.indices((5, 4)))
+    values = np.where((rows == 0) & (columns == 0), 0.0, 1.0)
+    torn = coo_array((values, (rows, columns)), shape=(5, 4)).tocsr()
+    missing = csr_array(torn.toarray())
+    assert (torn.nnz, missing.nnz) == (20, 19)
+    filled = [
+        np.matmul(left, right.T)[0, 0]
+        for left, right in (_complete(cells, 1, 100, np.random.default_rng(0)) for cells in (torn, missing))
+    ]
+    best = np.linalg.svd(torn.toarray())
+    np.testing.assert_allclose(filled, [best[1][0] * best[0][0, 0] * best[2][0, 0], 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 1), (1, 5), (3, 4)])

@@ -72,6 +72,24 @@ def test_a_user_is_the_product_or_the_mean_of_their_pairs_gaussians(conflicting,
         np.testing.assert_allclose(alone.mean[0], together.mean[position], rtol=1e-5)
 
 
+def test_active_units_are_counted_among_the_users_gaussians(conflicting, fitted):
+    """Recounted user by user; users told apart in some numbers, and in none where the prior leaves no room."""
+    pairs = conflicting.seen
+    means = []
+    for user in pairs.ids:
+        rows = pairs.user == user
+        chosen, rejected = ((side[rows] - fitted.centre) / fitted.scale for side in (pairs.chosen, pairs.rejected))
+        read = fitted.encoder(np.hstack([(chosen + rejected) / 2, chosen - rejected])).astype(float)
+        precision = np.exp(-2 * read[:, 16:])
+        means.append((read[:, :16] * precision).sum(axis=0) / precision.sum(axis=0))
+    expected = sum(np.mean((column - np.mean(column)) ** 2) > 0.005 for column in np.transpose(means))
+    assert fitted.details["active_units"] == expected
+    assert 1 <= expected <= 16
+    collapsed = VRF(rank=2, dim=16, steps=300, kl_weight=100.0, mixture=False).fit(pairs, seed=1)
+    assert collapsed.details["active_units"] == 0
+    assert np.ptp(collapsed.users.mean, axis=0).max() < 0.05 < np.ptp(fitted.users.mean, axis=0).max()
+
+
 def test_covariances_are_those_of_draws_from_the_user_where_these_are_narrow(fitted):
     rng = np.random.default_rng(0)
     mean, variance = rng.normal(size=(1, 16)) * 0.3, np.full((1, 16), 1e-4)
