@@ -4,7 +4,7 @@
     python scripts/evaluate_rewards.py ratings ../shared/data/jester5k/ratings.csv.gz \\
         --columns user=user_id,item=joke_id,score=rating --users 2000 1000
     python scripts/evaluate_rewards.py pairs ../shared/data/ukpconvarg1/pairs.jsonl.gz \\
-        --columns user=user_id,group=topic --min-pairs 50 --features tfidf
+        --columns user=user_id,group=topic --group-until _ --min-pairs 50 --features tfidf
 
 Ratings: items are told apart by identity alone, and a quarter of each user's items is held out before pairs are made, since
 pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out of each user. Features of
@@ -74,12 +74,14 @@ def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: i
     return Task(fitted, tested, made(early, unseen, None), made(late, unseen, test))
 
 
-def pair_task(path: str, columns: dict[str, str], *, features: str, min_pairs: int, unseen: float, dim: int, seed: int) -> Task:
+def pair_task(
+    path: str, columns: dict[str, str], *, features: str, min_pairs: int, unseen: float, dim: int, until: str, seed: int
+) -> Task:
     """Seen and unseen users of a file of pairs, groups apart; contexts are all pairs outside the tested groups."""
     pairs = load_pairs(path, columns=columns, drop_invalid=True)
-    counts = split_users(pairs, unseen=unseen, shots=1, min_pairs=min_pairs, seed=seed)
-    unseen_ids = np.unique(np.asarray(counts.unseen_test["user"], dtype=object).astype(str))
-    everyone = split_users(pairs, unseen=0, shots=0, min_pairs=min_pairs, seed=seed)  # a test side for everyone
+    if until:
+        pairs = pairs.map(lambda row: {"group": row["group"].split(until)[0]})
+    splits = split_users(pairs, unseen=0, shots=0, min_pairs=min_pairs, seed=seed)  # a test side for everyone
     texts = distinct_texts(pairs)
     if features in SURFACES:
         options = {"dim": dim, "seed": seed} if features == "tfidf" else {}
@@ -89,12 +91,14 @@ def pair_task(path: str, columns: dict[str, str], *, features: str, min_pairs: i
 
         items = load_encoder(features, pooling="mean+last", max_length=384).encode(texts.texts)[0]
     user, group = (np.asarray(pairs[name], dtype=object).astype(str) for name in ("user", "group"))
+    early, late = splits.rows["seen_train"], splits.rows["seen_test"]
+    drawn = np.random.default_rng(seed).permutation(np.unique(user[late]))
+    new = drawn[: max(1, round(unseen * len(drawn)))]
 
-    def made(rows: np.ndarray, new: bool) -> PairFeatures:
-        rows = rows[np.isin(user[rows], unseen_ids) == new]
+    def made(rows: np.ndarray, are_new: bool) -> PairFeatures:
+        rows = rows[np.isin(user[rows], new) == are_new]
         return PairFeatures.from_items(user[rows], items, texts.chosen[rows], texts.rejected[rows], group=group[rows])
 
-    early, late = everyone.rows["seen_train"], everyone.rows["seen_test"]
     return Task(made(early, False), made(late, False), made(early, True), made(late, True))
 
 
@@ -172,6 +176,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, nargs=2, default=[2000, 1000], help="ratings: seen and unseen (default: 2000 1000)")
     parser.add_argument("--train-pairs", type=int, default=100, help="ratings: of each seen user (default: 100)")
     parser.add_argument("--test-pairs", type=int, default=20, help="ratings: of each user (default: 20)")
+    parser.add_argument("--group-until", default="", help="pairs: groups that agree up to this text are one")
     parser.add_argument("--features", default="tfidf", help="pairs: tfidf, length, format, or a model (default: tfidf)")
     parser.add_argument("--dim", type=int, default=128, help="pairs: numbers of tfidf features (default: 128)")
     parser.add_argument("--min-pairs", type=int, default=20, help="pairs: of a user (default: 20)")
@@ -195,8 +200,16 @@ def main() -> None:
             users = (options.users[0], options.users[1])
             task = rating_task(ratings, users=users, train=options.train_pairs, test=options.test_pairs, seed=options.seed)
         else:
-            given = {"features": options.features, "min_pairs": options.min_pairs, "unseen": options.unseen, "dim": options.dim}
-            task = pair_task(options.file, columns, **given, seed=options.seed)
+            task = pair_task(
+                options.file,
+                columns,
+                features=options.features,
+                min_pairs=options.min_pairs,
+                unseen=options.unseen,
+                dim=options.dim,
+                until=options.group_until,
+                seed=options.seed,
+            )
         for name, part in vars(task).items():
             if len(part) == 0:
                 raise ValueError(f"{name}: expected pairs, got none; ask for more users or pairs")

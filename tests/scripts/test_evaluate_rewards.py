@@ -1,6 +1,7 @@
 """scripts/evaluate_rewards.py: a table and a JSON line for ratings and for pairs, with nothing of a test in the training."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -81,3 +82,23 @@ def test_bad_arguments_are_refused(ratings: Path, arguments: tuple[str, ...], me
     done = _run("ratings", ratings, *arguments)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_groups_that_begin_alike_can_be_held_out_together(tmp_path: Path) -> None:
+    """Two stances of one debate: with --group-until nobody's two sides share a debate, so there is less to split."""
+    world = make_world(users=12, bases=2, pairs_per_user=40, seed=0)
+    path = tmp_path / "pairs.jsonl"
+    stances = [f"debate{number % 3}_{number % 2}" for number in range(len(world.rows))]
+    rows = [{**row, "group": stance, "prompt": stance} for row, stance in zip(world.rows, stances, strict=True)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("evaluate_rewards", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evaluate_rewards"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    options = {"features": "length", "min_pairs": 2, "unseen": 0.25, "dim": 4, "seed": 0}
+    task = module.pair_task(str(path), {}, until="_", **options)
+    for early, late in ((task.train, task.seen_test), (task.context, task.unseen_test)):
+        assert set(np.unique(early.group)) | set(np.unique(late.group)) == {"debate0", "debate1", "debate2"}
+        told = set(zip(early.user, early.group, strict=True))
+        assert not told & set(zip(late.user, late.group, strict=True))
+    assert "debate0_1" in module.pair_task(str(path), {}, until="", **options).train.group
