@@ -22,6 +22,7 @@ from palm.rewards.checks import check_pairs, check_positive, check_whole
 from palm.rewards.folds import Fold, choose_penalty, known_or_prior, search_penalties, split_folds
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
+from palm.rewards.mixture import Mixture, learn_mixture
 from palm.rewards.simplex_users import Population, infer_weights, learn_population
 from palm.rewards.users import UserWeights
 from palm.rewards.weighted import SimplexModel
@@ -44,6 +45,7 @@ class LoRe:
         personal_penalty: ridge on each basis' difference from it; None: chosen on held-out pairs of the seen users,
             infinity included.
         concentration: pseudo-observations that keep weights off the simplex's faces.
+        kinds: of users, for the prior that the seen users make: more than one where tastes come in kinds.
         rounds: most alternations between weights and bases.
         restarts: random beginnings tried beside the spectral one in the last fit.
         preset: "convex" for this fit; "joint" or "anchored" for the published ones, of which new users are fitted without a prior.
@@ -54,6 +56,7 @@ class LoRe:
     penalty: float | None = None
     personal_penalty: float | None = None
     concentration: float = 0.1
+    kinds: int = 1
     rounds: int = 30
     restarts: int = 2
     preset: str = "convex"
@@ -71,7 +74,7 @@ class LoRe:
         Raises:
             ValueError: there are no pairs, or a hyper-parameter is out of range.
         """
-        check_whole(self, "rank")
+        check_whole(self, "rank", "kinds")
         check_whole(self, "steps", optional=True)
         check_positive(self, "penalty", optional=True)
         check_positive(self, "personal_penalty", optional=True, infinite=True)
@@ -92,7 +95,11 @@ class LoRe:
                 personal, losses = self._choose_personal(folds[:_FOLDS], len(data.pairs.ids), penalty, seed)
             directions = self._alternate(data, population, personal, seed)
         details = {"penalty": penalty, "personal_penalty": None if not np.isfinite(personal) else personal, "held_out_loss": losses}
-        return self._finish(data, directions, self._population(data, directions)[0], details)
+        prior: Population | Mixture = self._population(data, directions)[0]
+        if self.kinds > 1:
+            scores, pairs = data.scores(directions), data.pairs
+            prior = learn_mixture(scores, pairs.code, len(pairs.ids), self.kinds, concentration=self.concentration, seed=seed)
+        return self._finish(data, directions, prior, details)
 
     def _fit_published(self, data: Standardised, seed: int) -> SimplexModel:
         """Bases and weights as published; new users by maximum likelihood, which the published Adam on each user approaches."""
@@ -175,7 +182,9 @@ class LoRe:
             last = total
         return directions, weights, min(total, last)
 
-    def _finish(self, data: Standardised, directions: np.ndarray, prior: Population, details: dict[str, Any]) -> SimplexModel:
+    def _finish(
+        self, data: Standardised, directions: np.ndarray, prior: Population | Mixture, details: dict[str, Any]
+    ) -> SimplexModel:
         raw_directions, bases = directions / data.scale[:, None], directions.shape[1]
         calibration = Calibration.common_width(data.pairs.items.project(raw_directions))
         model = SimplexModel(

@@ -91,6 +91,11 @@ def infer_weights(
     return mean, covariance
 
 
+def log_prior(weights: np.ndarray, population: Population) -> np.ndarray:
+    """(U,) log density, but for a constant of the population, at (U, K) weights."""
+    return -_Posterior(population).value(weights)
+
+
 class _Posterior:
     """A population's prior, along the simplex."""
 

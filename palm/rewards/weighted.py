@@ -9,7 +9,8 @@ import numpy as np
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.rewards.base import Calibration, RewardModel, as_array, check_users, place_users
-from palm.rewards.simplex_users import Population, infer_weights, population_from, population_record
+from palm.rewards.mixture import Mixture, infer_users, prior_from, prior_record
+from palm.rewards.simplex_users import Population
 from palm.rewards.users import UserWeights
 
 
@@ -74,7 +75,7 @@ class SimplexModel(WeightedModel):
     directions: np.ndarray
     calibration: Calibration
     sharpness: float
-    population: Population
+    population: Population | Mixture
     seen: UserWeights
     names: tuple[str, ...]
     details: dict[str, Any]
@@ -97,14 +98,14 @@ class SimplexModel(WeightedModel):
         """Posterior weights from pairs; users without pairs get the population's mean and spread."""
         wanted, rows, code = place_users(context, ids)
         scores = self.pair_scores(context)[rows] if len(rows) else np.zeros((0, len(self.names)))
-        mean, covariance = infer_weights(scores, code, len(wanted), self.population)
+        mean, covariance = infer_users(scores, code, len(wanted), self.population)
         return UserWeights(wanted, mean, covariance)
 
     def _write(self, folder: Path) -> None:
         arrays = {"directions": self.directions, **self.calibration.arrays()}
         record = {
             "sharpness": self.sharpness,
-            "population": population_record(self.population),
+            "population": prior_record(self.population),
             "names": list(self.names),
             "details": self.details,
         }
@@ -117,7 +118,7 @@ class SimplexModel(WeightedModel):
             directions=arrays["directions"],
             calibration=Calibration.from_arrays(arrays),
             sharpness=record["sharpness"],
-            population=population_from(record["population"]),
+            population=prior_from(record["population"]),
             seen=UserWeights.load(folder, "users"),
             names=tuple(record["names"]),
             details=record["details"],
