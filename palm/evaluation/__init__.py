@@ -1,7 +1,7 @@
 """Accuracy, coverage, diversity, and what trained policies really give."""
 
-from palm.evaluation.accuracy import Accuracy, accuracy, compare
-from palm.evaluation.calibration import Reliability, basis_angles, region_coverage, reliability
+from palm.evaluation.accuracy import Accuracy, accuracy, compare, pooled
+from palm.evaluation.calibration import Reliability, accuracy_by_uncertainty, basis_angles, region_coverage, reliability
 from palm.evaluation.coverage import Coverage, coverage
 from palm.evaluation.diversity import Diversity, diversity
 from palm.evaluation.few_shot import FewShot, few_shot
@@ -15,12 +15,14 @@ __all__ = [
     "FewShot",
     "Reliability",
     "accuracy",
+    "accuracy_by_uncertainty",
     "basis_angles",
     "bootstrap_mean",
     "compare",
     "coverage",
     "diversity",
     "few_shot",
+    "pooled",
     "region_coverage",
     "reliability",
 ]

@@ -1,5 +1,6 @@
 """How often a reward model agrees with each user's held-out judgements."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ class Accuracy:
         loss: mean over users of the mean log-loss in nats.
         ids: (U,) users.
         per_user: (U,) each user's share.
+        losses: (U,) each user's mean log-loss.
         pairs: number of pairs.
     """
 
@@ -27,6 +29,7 @@ class Accuracy:
     loss: Estimate
     ids: np.ndarray
     per_user: np.ndarray
+    losses: np.ndarray
     pairs: int
 
     def record(self) -> dict[str, object]:
@@ -53,7 +56,22 @@ def accuracy(model: RewardModel, features: PairFeatures, users: UserWeights, *, 
     counts = np.bincount(features.code)
     per_user = np.bincount(features.code, right) / counts
     losses = np.bincount(features.code, log_loss(margin)) / counts
-    return Accuracy(bootstrap_mean(per_user, seed=seed), bootstrap_mean(losses, seed=seed), features.ids, per_user, len(features))
+    return _accuracy(features.ids, per_user, losses, len(features), seed)
+
+
+def pooled(found: Sequence[Accuracy], *, seed: int = 0) -> Accuracy:
+    """One accuracy out of several splits of the same data: a user's share and loss are the means over the splits they are in.
+
+    Args:
+        found: one of each split, at least one.
+        seed: of the bootstrap over users.
+    """
+    ids, code = np.unique(np.concatenate([each.ids for each in found]), return_inverse=True)
+    times = np.bincount(code)
+    share, loss = (
+        np.bincount(code, np.concatenate([getattr(each, name) for each in found])) / times for name in ("per_user", "losses")
+    )
+    return _accuracy(ids, share, loss, sum(each.pairs for each in found), seed)
 
 
 def compare(first: Accuracy, second: Accuracy, *, seed: int = 0) -> Estimate:
@@ -67,3 +85,7 @@ def compare(first: Accuracy, second: Accuracy, *, seed: int = 0) -> Estimate:
         sizes = f"{len(first.ids)} and {len(second.ids)}, of which {both} in both"
         raise ValueError(f"first, second: expected accuracies of the same users, got {sizes}")
     return bootstrap_mean(first.per_user - second.per_user, seed=seed)
+
+
+def _accuracy(ids: np.ndarray, per_user: np.ndarray, losses: np.ndarray, pairs: int, seed: int) -> Accuracy:
+    return Accuracy(bootstrap_mean(per_user, seed=seed), bootstrap_mean(losses, seed=seed), ids, per_user, losses, pairs)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
+from palm.evaluation.accuracy import Accuracy
+from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import RewardModel
 from palm.rewards.users import UserWeights
@@ -61,6 +63,28 @@ def reliability(model: RewardModel, pairs: PairFeatures, users: UserWeights, *, 
     stated, observed = np.array([chance[part].mean() for part in parts]), np.array([right[part].mean() for part in parts])
     count = np.array([len(part) for part in parts])
     return Reliability(stated, observed, count, float(count @ np.abs(stated - observed) / count.sum()))
+
+
+def accuracy_by_uncertainty(found: Accuracy, users: UserWeights, *, parts: int = 3, seed: int = 0) -> tuple[Estimate, ...]:
+    """Accuracy of the users whose weights are known best, less, and least: the posterior's total variance decides.
+
+    Args:
+        found: of held-out pairs.
+        users: the posteriors that it was measured with.
+        parts: of about equal size, at least 1; fewer where there are fewer users.
+        seed: of the bootstrap.
+
+    Returns:
+        accuracies of the parts, best known first.
+
+    Raises:
+        ValueError: `parts` is out of range, or a user has no weight.
+    """
+    if parts < 1:
+        raise ValueError(f"parts: expected at least 1, got {parts}")
+    variance = np.trace(users.select(found.ids).covariance, axis1=1, axis2=2)
+    order = np.argsort(variance, kind="stable")
+    return tuple(bootstrap_mean(found.per_user[part], seed=seed) for part in np.array_split(order, min(parts, len(order))))
 
 
 def region_coverage(users: UserWeights, truth: np.ndarray, *, level: float = 0.9) -> float:

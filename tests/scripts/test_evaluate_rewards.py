@@ -1,7 +1,6 @@
 """scripts/evaluate_rewards.py: a table and a JSON line for ratings and for pairs, with nothing of a test in the training."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from palm.data.planted import make_world
+from palm.evaluation.tasks import pair_task
 
 SCRIPT = Path(__file__).parents[2] / "scripts/evaluate_rewards.py"
 
@@ -45,8 +45,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_opposite_tastes_are_found_in_ratings(ratings: Path) -> None:
     record, rows = _rows("ratings", ratings, "--columns", "user=who", "--users", "80", "40", "--methods", "LoRe:rank=2")
-    assert record["seen users"] == 80
-    assert record["unseen users"] == 40
+    assert record["splits"] == [{"seen users": 80, "unseen users": 40, "training pairs": 8000}]
     assert [row["method"] for row in rows] == ["BradleyTerry", "LoRe:rank=2"]
     assert rows[0]["unseen all"]["mean"] == pytest.approx(0.5, abs=0.1)
     assert rows[0]["unseen all gain"]["mean"] == 0
@@ -60,7 +59,7 @@ def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps({**row, "group": row["prompt"]}) for row in world.rows))
     record, rows = _rows("pairs", path, "--methods", "LoRe:rank=2", "PReF:rank=2", "--shots", "5", "--dim", "32")
     assert len(rows) == 3
-    assert record["seen users"] + record["unseen users"] == 30
+    assert record["splits"][0]["seen users"] + record["splits"][0]["unseen users"] == 30
     for row in rows:
         assert 0.5 < row["seen"]["mean"] < 1
         assert {"unseen 5", "unseen all"} <= set(row)
@@ -74,7 +73,7 @@ def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
         (("--users", "0", "10", "--columns", "user=who"), "train: expected pairs, got none"),
         (("--shots", "-1"), "--shots: expected numbers of at least 0, got -1"),
         (("--columns", "user"), "--columns: expected name=column,name=column, got 'user'"),
-        (("--users", "100", "100", "--columns", "user=who"), "--users: expected at most 120 altogether, got 100 and 100"),
+        (("--users", "100", "100", "--columns", "user=who"), "users: expected at most 120 altogether, got 100 and 100"),
         ((), "expected a column 'user' for user, got who, item, score"),
     ],
 )
@@ -91,14 +90,10 @@ def test_groups_that_begin_alike_can_be_held_out_together(tmp_path: Path) -> Non
     stances = [f"debate{number % 3}_{number % 2}" for number in range(len(world.rows))]
     rows = [{**row, "group": stance, "prompt": stance} for row, stance in zip(world.rows, stances, strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("evaluate_rewards", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evaluate_rewards"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
     options = {"features": "length", "min_pairs": 2, "unseen": 0.25, "dim": 4, "seed": 0}
-    task = module.pair_task(str(path), {}, until="_", **options)
+    task = pair_task(str(path), {}, until="_", **options)
     for early, late in ((task.train, task.seen_test), (task.context, task.unseen_test)):
         assert set(np.unique(early.group)) | set(np.unique(late.group)) == {"debate0", "debate1", "debate2"}
         told = set(zip(early.user, early.group, strict=True))
         assert not told & set(zip(late.user, late.group, strict=True))
-    assert "debate0_1" in module.pair_task(str(path), {}, until="", **options).train.group
+    assert "debate0_1" in pair_task(str(path), {}, until="", **options).train.group
