@@ -48,8 +48,9 @@ def scores_in_training(method: str, trained: Trained, pairs: PairFeatures) -> np
     return (standard[0] - standard[1]) @ arrays["directions" if method == "LoRe" else "direction"].reshape(len(arrays["scale"]), -1)
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 4}], ids=["full", "lora"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "lora"), [("BradleyTerry", None), ("LoRe", None), ("VRF", None), ("LoRe", {"r": 4})], ids=[*METHODS, "LoRe-lora"]
+)
 def test_loss_falls_and_the_saved_model_gives_the_scores_of_training(
     task: Any, loaded: Load, tmp_path: Path, method: str, lora: Any
 ) -> None:
@@ -123,7 +124,7 @@ def test_head_and_users_learn_at_rates_of_their_own(task: Any, tmp_path: Path) -
     np.testing.assert_allclose(task.features_of(trained.encoder).chosen, task.features.chosen, atol=1e-5)
 
 
-@pytest.mark.parametrize("stop", [3, 5, 10], ids=["in an epoch", "at another place", "at the end"])
+@pytest.mark.parametrize("stop", [5, 10], ids=["in an epoch", "at the end"])
 def test_stopped_and_taken_up_again_ends_the_same_bit_for_bit(task: Any, tmp_path: Path, stop: int) -> None:
     """With dropout, noise and contexts, from checkpoints of which the newest is in pieces."""
     head, options = METHODS["VRF"], {"lora": {"r": 4, "lora_dropout": 0.2}}
