@@ -111,12 +111,17 @@ def _settings_of(stage: str) -> str:
     from palm.pipeline.config import Config
 
     section = {"embed": "features", "fit": "rewards", "sample": "candidates", "score": "features"}.get(stage, stage)
-    kind = get_type_hints(Config)[section]
+    return describe(get_type_hints(Config)[section], f"{section}.")
+
+
+def describe(kind: Any, prefix: str) -> str:
+    """The settings of a configuration's dataclass, for `--help`: what each means, and its default."""
     words = inspect.cleandoc(kind.__doc__ or "").replace("Attributes:\n", "")
     described = re.sub(r"\n {8,}", " ", words)  # an entry goes on over the line's end
     listed = re.sub(r"^ {4}([^:\n]+):", r"- **\1**:", described, flags=re.MULTILINE)
-    defaults = ", ".join(f"{field.name}={_default(field)}" for field in dataclasses.fields(kind))
-    return f"\n\nSettings, as {section}.NAME=VALUE:\n\n{listed}\n\nDefaults: {defaults}"
+    values = {field.name: _default(field) for field in dataclasses.fields(kind)}
+    defaults = ", ".join(f"{name}={value}" for name, value in values.items() if not dataclasses.is_dataclass(value))
+    return f"\n\nSettings, as {prefix}NAME=VALUE:\n\n{listed}\n\nDefaults: {defaults}"
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
@@ -212,6 +217,34 @@ def run_stage(name: str, config: str | Path, settings: Sequence[str] = ()) -> No
         pipeline.run(only=name)
         if rank() == 0:
             typer.echo(f"{name}: {pipeline.result(name)}")
+
+    _guarded(work)
+
+
+def run_reward_training(config: str | Path, settings: Sequence[str] = ()) -> None:
+    """Train a reward backbone end to end (recipes/train_rewards.py); several processes may do it together.
+
+    Args:
+        config: the run's YAML file.
+        settings: that override it.
+    """
+
+    def work() -> None:
+        from palm.pipeline.config import read_config
+        from palm.pipeline.reward_config import RewardTraining, check_reward_training
+        from palm.pipeline.reward_stages import accuracy_lines, reward_pipeline
+        from palm.progress import bars, silent
+        from palm.ranks import rank
+
+        run = read_config(config, settings, RewardTraining)
+        check_reward_training(run)
+        first = rank() == 0
+        pipeline = reward_pipeline(run, track=bars if first else silent, say=typer.echo if first else lambda line: None)
+        pipeline.run()
+        if first:
+            for line in accuracy_lines(pipeline.folder, run.data.shots):
+                typer.echo(line)
+            typer.echo(f"backbone: {pipeline.result('backbone')}, reward model: {pipeline.result('reward')}")
 
     _guarded(work)
 

@@ -22,6 +22,7 @@ ORDER = (
     "lm",
     "features",
     "rewards",
+    "backbone",
     "portfolio",
     "policies",
     "evaluation",

@@ -11,13 +11,13 @@ from datasets import Dataset
 from palm.artifacts import ArtifactError, digest, map_array, read_json, write_arrays, write_json
 from palm.data.schema import Text, text_id
 from palm.features.pairs import PairFeatures
+from palm.features.pooling import POOLINGS, pad_texts, pool, pooled_width
 from palm.features.store import FeatureArray, open_features, write_index
 from palm.lm.load import load_tokenizer, pick_device, pick_dtype
 from palm.lm.logprobs import length_batches
 from palm.lm.tokens import encode
 
 _SETTINGS = "embedding.json"
-POOLINGS = ("last", "mean", "mean+last")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Encoder:
     @property
     def width(self) -> int:
         """d."""
-        return int(self.model.config.get_text_config().hidden_size) * (2 if self.pooling == "mean+last" else 1)
+        return pooled_width(int(self.model.config.get_text_config().hidden_size), self.pooling)
 
     @property
     def _classifies(self) -> bool:
@@ -101,28 +101,13 @@ class Encoder:
     def _forward(self, batch: list[tuple[list[int], list[int]]]) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        longest = max(len(prompt) + len(response) for prompt, response in batch)
-        ids = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
-        attended = torch.zeros((len(batch), longest), dtype=torch.long)
-        response_mask = torch.zeros((len(batch), longest), dtype=torch.bool)
-        for row, (prompt, response) in enumerate(batch):
-            size = len(prompt) + len(response)
-            ids[row, :size] = torch.tensor(prompt + response)
-            attended[row, :size] = 1
-            response_mask[row, len(prompt) : size] = True
+        ids, attended, response_mask = pad_texts(batch, self.tokenizer.pad_token_id)
         device = next(self.model.parameters()).device
         ids, attended, response_mask = ids.to(device), attended.to(device), response_mask.to(device)
         with torch.inference_mode():
             keep = {} if self.scores or self._classifies else {"logits_to_keep": 1}
             output = self.model(input_ids=ids, attention_mask=attended, output_hidden_states=True, use_cache=False, **keep)
-            hidden = output.hidden_states[self.layer].float()
-            parts = []
-            if self.pooling != "last":
-                share = response_mask.float() / response_mask.sum(dim=1, keepdim=True).clamp(min=1)
-                parts.append((hidden * share[:, :, None]).sum(dim=1))
-            if self.pooling != "mean":
-                parts.append(hidden[torch.arange(len(batch), device=device), attended.sum(dim=1) - 1])
-            pooled = torch.cat(parts, dim=1)
+            pooled = pool(output.hidden_states[self.layer].float(), attended, response_mask, self.pooling)
             scored = torch.zeros(len(batch))
             if self.scores and self._classifies:
                 scored = output.logits[:, 0].float()

@@ -1,4 +1,4 @@
-"""TRL arguments as palm sets them: unknown options refused, no checkpoints or reports unless asked for."""
+"""TRL's and transformers' arguments as palm sets them: unknown options refused, no checkpoints or reports unless asked for."""
 
 import contextlib
 import dataclasses
@@ -11,19 +11,18 @@ from palm.progress import Advance, Track
 
 
 def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
-    """See that every option is a field of TRL's configuration class.
+    """See that every option is a field of TRL's or transformers' configuration class.
 
     Args:
-        name: of a class of `trl`, such as "DPOConfig".
+        name: of a class of `trl`, such as "DPOConfig", or of `transformers`, such as "TrainingArguments".
         options: fields and their values.
         where: what the options are called in the configuration, for messages.
 
     Raises:
         ValueError: an option is no field of the class, or palm sets it itself.
     """
-    import trl
-
-    fields = {field.name: field for field in dataclasses.fields(getattr(trl, name)) if field.init}
+    kind = _configuration(name)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     own = {"output_dir", "seed", "data_seed", "disable_tqdm", "remove_unused_columns"}
     for option in options:
         if option in own:
@@ -31,7 +30,7 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         if option not in fields:
             close = get_close_matches(option, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{where}.{option}: trl.{name} has no such option{hint}")
+            raise ValueError(f"{where}.{option}: {kind.__module__.partition('.')[0]}.{name} has no such option{hint}")
         if option == "max_steps" and options[option] == 0:
             raise ValueError(f"{where}.max_steps: expected at least 1, or -1 for whole epochs, got 0")
         numeric = isinstance(fields[option].default, int | float) and not isinstance(fields[option].default, bool)
@@ -40,13 +39,12 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
 
 
 def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int) -> Any:
-    """An instance of TRL's configuration class with palm's defaults under the user's options.
+    """An instance of TRL's or transformers' configuration class with palm's defaults under the user's options.
 
     Where TRL's defaults assume a large GPU (bf16, gradient checkpointing), ours follow the machine: bf16 on a GPU that
     has it, float32 elsewhere, no gradient checkpointing.
     """
     import torch
-    import trl
 
     check_options(name, options, where=name)
     cuda = torch.cuda.is_available()
@@ -59,7 +57,14 @@ def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, s
         "save_strategy": "no",
         "logging_steps": 5,
     }
-    return getattr(trl, name)(output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=True, **{**defaults, **options})
+    return _configuration(name)(output_dir=str(folder), seed=seed, data_seed=seed, disable_tqdm=True, **{**defaults, **options})
+
+
+def _configuration(name: str) -> Any:
+    import transformers
+    import trl
+
+    return getattr(trl, name) if hasattr(trl, name) else getattr(transformers, name)
 
 
 def quieten(trainer: Any, label: str, track: Track) -> None:

@@ -53,7 +53,7 @@ def _check_draw(config: Config) -> None:
 
 
 def _check_choices(config: Config) -> None:
-    from palm.features.encode import POOLINGS
+    from palm.features.pooling import POOLINGS
     from palm.portfolio.plan import METHODS
     from palm.routing.router import RULES
 

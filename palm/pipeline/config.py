@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+Kind = typing.TypeVar("Kind")
+
 
 class ConfigError(ValueError):
     """The configuration is not what was expected; the message names the file and the key."""
@@ -298,11 +300,17 @@ class Config:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, and settings that override it.
+    """Read a run's YAML file, and settings that override it; see `read_config`."""
+    return read_config(path, overrides, Config)
+
+
+def read_config(path: str | Path, overrides: Sequence[str], kind: type[Kind]) -> Kind:
+    """Read a YAML file as a dataclass, and settings that override it.
 
     Args:
         path: the file.
         overrides: such as "plan.size=4" or "seed=1"; the value is YAML.
+        kind: of the whole file; its sections are dataclasses, too.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown, or a value has the wrong type.
@@ -327,7 +335,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         except yaml.YAMLError as error:
             raise ConfigError(f"{override!r}: the value is not YAML: {error}") from error
         _set(raw, key.split("."), parsed, override)
-    return _build(Config, raw, "", str(path))
+    built: Kind = _build(kind, raw, "", str(path))
+    return built
 
 
 def as_record(config: Any) -> Any:

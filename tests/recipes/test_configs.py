@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from palm.pipeline import check, load_config
+from palm.pipeline.config import read_config
+from palm.pipeline.reward_config import RewardTraining, check_reward_training
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "recipes" / "configs").glob("*/*.yaml"))
-RUNS = [path for path in EVERY if path.parent.name != "accelerate"]
+REWARDS = [path for path in EVERY if path.name == "rewards.yaml"]
+RUNS = [path for path in EVERY if path.parent.name != "accelerate" and path not in REWARDS]
 ACCELERATE = [path for path in EVERY if path.parent.name == "accelerate"]
 
 
@@ -29,6 +32,7 @@ def _commands(path: Path) -> list[list[str]]:
 
 def test_there_are_recipes() -> None:
     assert any(path.parent.name == "planted" for path in RUNS)
+    assert any(path.parent.name == "planted" for path in REWARDS)
 
 
 @pytest.mark.parametrize("path", EVERY, ids=_name)
@@ -45,6 +49,15 @@ def test_run_loads_and_passes_every_check(path: Path) -> None:
     for words in _commands(path):
         settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
         check(load_config(path, settings))
+
+
+@pytest.mark.parametrize("path", REWARDS, ids=_name)
+def test_reward_training_loads_and_passes_every_check(path: Path) -> None:
+    check_reward_training(read_config(path, [], RewardTraining))
+    for words in _commands(path):
+        assert "recipes/train_rewards.py" in words
+        settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
+        check_reward_training(read_config(path, settings, RewardTraining))
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=_name)

@@ -137,7 +137,7 @@ def test_loss_equals_an_independent_recount(conflicting, switches):
     options = VRF(**QUICK, regulariser=False, **switches)
     pairs = in_order(conflicting.seen)
     torch.manual_seed(0)
-    part = module._module(options, pairs.width)
+    part = options.module(pairs.width)
     part.log_deviation.data = 0.3 * torch.randn_like(part.log_deviation)
     part.mean.data = part.mean.data * torch.tensor([[1.0], [3.0], [9.0]])
     episode = next(deal(pairs, context=5, batch_users=6, rng=np.random.default_rng(0)))
@@ -150,12 +150,13 @@ def test_the_divergence_from_a_mixture_of_one_and_from_a_standard_normal_are_kno
     part = torch.nn.Module()
     part.mean, part.log_deviation = torch.zeros(1, 5), torch.zeros(1, 5)
     mean, variance = torch.tensor([[0.5, -1.0, 0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.5, 2.0, 1.0, 0.1]])
-    exact = module._divergence(replace(options, mixture=False), part, mean, variance, None)
+    exact = replace(options, mixture=False).divergence(part, mean, variance, None)
     by_hand = torch.distributions.kl_divergence(
         torch.distributions.Normal(mean, variance.sqrt()), torch.distributions.Normal(torch.zeros(5), torch.ones(5))
     ).sum(dim=1)
     torch.testing.assert_close(exact, by_hand)
-    sampled = module._divergence(options, part, mean, variance, torch.Generator().manual_seed(0))
+    noise = torch.randn((options.samples, 1, 5), generator=torch.Generator().manual_seed(0))
+    sampled = options.divergence(part, mean, variance, noise)
     torch.testing.assert_close(sampled, by_hand, rtol=0.03, atol=0)
 
 
