@@ -124,7 +124,7 @@ def train_from_scratch(
     from transformers import LlamaForCausalLM
     from trl import SFTTrainer
 
-    from palm.lm.training import last_checkpoint, quieten, training_arguments
+    from palm.lm.training import quieten, train_to_end, training_arguments
 
     if not texts:
         raise ValueError("texts: expected at least one text to train on, got none")
@@ -153,7 +153,7 @@ def train_from_scratch(
         )
         trainer = SFTTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
         quieten(trainer, "training the base model", track)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+        train_to_end(trainer, work)
     model.generation_config = transformers.GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
     )

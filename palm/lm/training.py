@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palm.progress import Advance, Track
+from palm.ranks import shards_models
 
 
 def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
@@ -87,6 +88,24 @@ def quieten(trainer: Any, label: str, track: Track) -> None:
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Steps())
+
+
+def train_to_end(trainer: Any, folder: Path) -> None:
+    """Train, from the newest checkpoint in the trainer's folder if there is one.
+
+    A checkpoint of the last step is loaded and not trained on: in the midst of an epoch transformers' loop would take one more
+    step.
+    """
+    from transformers import TrainerState
+
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is not None and not shards_models():
+        state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if state.global_step >= state.max_steps:
+            trainer._load_from_checkpoint(checkpoint)
+            trainer.state = state
+            return
+    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -157,7 +157,7 @@ def _train(
 
     With a `planned` divergence the member then writes text of its own, and is scaled down where it diverges by more.
     """
-    from palm.lm.training import last_checkpoint, quieten, training_arguments
+    from palm.lm.training import quieten, train_to_end, training_arguments
     from palm.policies.groups import GroupCollator
     from palm.policies.trainer import GroupDPOTrainer, PreparedDPOTrainer, layout_for
 
@@ -188,7 +188,7 @@ def _train(
         try:
             if start is not None:
                 load_into(trainer.model, start)
-            trainer.train(resume_from_checkpoint=last_checkpoint(work))
+            train_to_end(trainer, work)
             told: dict[str, Any] = {"strength": 1.0}
             if planned is not None and rank() == 0:
                 policy = LanguageModel(trainer.model.eval(), language_model.tokenizer, language_model.source)

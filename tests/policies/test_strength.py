@@ -71,3 +71,24 @@ def test_who_diverges_less_than_planned_is_left_alone() -> None:
     assert matched_strength(0.5, 2.0) == 0.5
     assert matched_strength(0.0, 0.0) == 1
     assert matched_strength(0.0, 1.0) == 0
+
+
+def test_a_member_killed_while_it_is_matched_takes_no_further_step(
+    task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last checkpoint is that of a trained member, in the midst of an epoch; what goes on from it must not train on."""
+    monkeypatch.setattr("palm.policies.train.planned_divergence", lambda *_: 1e-4)
+    dpo = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 1}
+    options = {"dpo": dpo, "match_kl": 8}
+    whole = task.train(fresh_model(), tmp_path / "whole", {"m": WEIGHT}, **options)["m"]
+
+    def killed(*_: Any, **__: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("palm.policies.train.match_divergence", killed)
+        with pytest.raises(KeyboardInterrupt):
+            task.train(fresh_model(), tmp_path / "again", {"m": WEIGHT}, **options)
+    assert (tmp_path / "again/.writing-work-m/checkpoint-4/trainer_state.json").exists()
+    assert task.train(fresh_model(), tmp_path / "again", {"m": WEIGHT}, **options)["m"] == whole
+    assert bytes_of(tmp_path / "again/m") == bytes_of(tmp_path / "whole/m")
