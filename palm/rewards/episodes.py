@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.logistic import Standardised
+from palm.rewards.logistic import column_scales
 from palm.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def standardisation(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a feature is not finite; the message names its row.
     """
-    data = Standardised.of(pairs)
-    return pairs.items.moments()[0].astype(np.float32), data.scale.astype(np.float32)
+    mean, scale = column_scales(pairs)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def read_pairs(pairs: PairFeatures, rows: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.compact import Compact
 
 
 @dataclass(frozen=True)
@@ -20,32 +21,48 @@ class Standardised:
     Attributes:
         pairs: the pairs.
         scale: (d,) standard deviations; constant columns have infinity, which takes them out.
+        compact: the features in memory; None where they are too large, or not worth it.
     """
 
     pairs: PairFeatures
     scale: np.ndarray
+    compact: Compact | None = None
 
     @classmethod
     def of(cls, pairs: PairFeatures) -> "Standardised":
-        """Measure the columns; refuse features that are not finite."""
-        deviation = pairs.items.moments()[1]
-        if not np.isfinite(deviation).all():
-            pairs.items.project(np.ones((pairs.width, 1)))  # says which row
-            raise ValueError("features: expected finite numbers, some text has others")
-        floor = 1e-6 * deviation.max(initial=0.0)
-        return cls(pairs, np.where(deviation > floor, deviation, np.inf))
+        """Measure the columns and read the features into memory, if they fit; refuse features that are not finite."""
+        mean, scale = column_scales(pairs)
+        return cls(pairs, scale, Compact.of(pairs, mean, scale))
 
     def select(self, rows: np.ndarray) -> "Standardised":
         """Some of the pairs, with the same scale."""
-        return Standardised(self.pairs.select(rows), self.scale)
+        return Standardised(self.pairs.select(rows), self.scale, None if self.compact is None else self.compact.select(rows))
 
     def scores(self, directions: np.ndarray) -> np.ndarray:
         """(n, K) chosen minus rejected, for (d, K) directions in standardised features."""
+        if self.compact is not None:
+            return self.compact.scores(directions)
         return self.pairs.difference(self.pairs.items.project(directions / self.scale[:, None]))
 
     def gradient(self, per_pair: np.ndarray) -> np.ndarray:
         """(d, K): transpose of `scores` applied to (n, K) numbers."""
+        if self.compact is not None:
+            return self.compact.gradient(per_pair)
         return self.pairs.items.gather(self.pairs.scatter(per_pair)) / self.scale[:, None]
+
+
+def column_scales(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """(d,) mean and standard deviation of every column over the texts; the deviation of a constant column is infinity.
+
+    Raises:
+        ValueError: a feature is not finite; the message names its row.
+    """
+    mean, deviation = pairs.items.moments()
+    if not np.isfinite(deviation).all():
+        pairs.items.project(np.ones((pairs.width, 1)))  # says which row
+        raise ValueError("features: expected finite numbers, some text has others")
+    floor = 1e-6 * deviation.max(initial=0.0)
+    return mean, np.where(deviation > floor, deviation, np.inf)
 
 
 def fit_directions(
