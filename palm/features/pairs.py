@@ -149,11 +149,3 @@ class PairFeatures:
     def difference(self, per_item: np.ndarray) -> np.ndarray:
         """(n, K) chosen minus rejected of (t, K) numbers per text."""
         return per_item[self.chosen_row] - per_item[self.rejected_row]
-
-    def scatter(self, per_pair: np.ndarray) -> np.ndarray:
-        """(t, K): every pair's (K,) numbers added to its chosen text and taken from its rejected one."""
-        result = np.empty((len(self.items), per_pair.shape[1]))
-        for column in range(per_pair.shape[1]):
-            result[:, column] = np.bincount(self.chosen_row, per_pair[:, column], minlength=len(self.items))
-            result[:, column] -= np.bincount(self.rejected_row, per_pair[:, column], minlength=len(self.items))
-        return result

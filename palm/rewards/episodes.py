@@ -12,7 +12,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.checks import check_not_negative, check_positive, check_whole
-from palm.rewards.logistic import Standardised
+from palm.rewards.logistic import column_scales
 from palm.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def standardisation(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a feature is not finite; the message names its row.
     """
-    data = Standardised.of(pairs)
-    return pairs.items.moments()[0].astype(np.float32), data.scale.astype(np.float32)
+    mean, scale = column_scales(pairs)
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def read_pairs(pairs: PairFeatures, rows: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.compact import Compact
 
 
 @dataclass(frozen=True)
@@ -20,64 +21,112 @@ class Standardised:
     Attributes:
         pairs: the pairs.
         scale: (d,) standard deviations; constant columns have infinity, which takes them out.
+        compact: the features in memory; None where they are too large.
     """
 
     pairs: PairFeatures
     scale: np.ndarray
+    compact: Compact | None = None
 
     @classmethod
     def of(cls, pairs: PairFeatures) -> "Standardised":
-        """Measure the columns; refuse features that are not finite."""
-        deviation = pairs.items.moments()[1]
-        if not np.isfinite(deviation).all():
-            pairs.items.project(np.ones((pairs.width, 1)))  # says which row
-            raise ValueError("features: expected finite numbers, some text has others")
-        floor = 1e-6 * deviation.max(initial=0.0)
-        return cls(pairs, np.where(deviation > floor, deviation, np.inf))
+        """Measure the columns and read the features into memory, if they fit; refuse features that are not finite."""
+        mean, scale = column_scales(pairs)
+        return cls(pairs, scale, Compact.of(pairs, mean, scale))
 
     def select(self, rows: np.ndarray) -> "Standardised":
         """Some of the pairs, with the same scale."""
-        return Standardised(self.pairs.select(rows), self.scale)
+        return Standardised(self.pairs.select(rows), self.scale, None if self.compact is None else self.compact.select(rows))
+
+    @property
+    def rows(self) -> int:
+        """m, rows that pairs are made of."""
+        return len(self.pairs.items) if self.compact is None else len(self.compact.matrix)
+
+    @property
+    def first(self) -> np.ndarray:
+        """(n,) row of each pair's chosen text, or of its difference."""
+        return self.pairs.chosen_row if self.compact is None else self.compact.first
+
+    @property
+    def second(self) -> np.ndarray | None:
+        """(n,) row of each pair's rejected text; None where rows are differences."""
+        return self.pairs.rejected_row if self.compact is None else self.compact.second
+
+    def project(self, directions: np.ndarray) -> np.ndarray:
+        """(m, K) rewards of the rows that pairs are made of, for (d, K) directions in standardised features."""
+        if self.compact is not None:
+            return self.compact.project(directions)
+        return self.pairs.items.project(directions / self.scale[:, None])
+
+    def gather(self, coefficients: np.ndarray) -> np.ndarray:
+        """(d, K): transpose of `project` applied to (m, K) numbers."""
+        if self.compact is not None:
+            return self.compact.gather(coefficients)
+        return self.pairs.items.gather(coefficients) / self.scale[:, None]
 
     def scores(self, directions: np.ndarray) -> np.ndarray:
         """(n, K) chosen minus rejected, for (d, K) directions in standardised features."""
-        return self.pairs.difference(self.pairs.items.project(directions / self.scale[:, None]))
+        each = self.project(directions)
+        return each[self.first] if self.second is None else each[self.first] - each[self.second]
 
     def gradient(self, per_pair: np.ndarray) -> np.ndarray:
         """(d, K): transpose of `scores` applied to (n, K) numbers."""
-        return self.pairs.items.gather(self.pairs.scatter(per_pair)) / self.scale[:, None]
+        return self.gather(_scatter(per_pair, self.first, self.second, self.rows))
+
+
+def column_scales(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
+    """(d,) mean and standard deviation of every column over the texts; the deviation of a constant column is infinity.
+
+    Raises:
+        ValueError: a feature is not finite; the message names its row.
+    """
+    mean, deviation = pairs.items.moments()
+    if not np.isfinite(deviation).all():
+        pairs.items.project(np.ones((pairs.width, 1)))  # says which row
+        raise ValueError("features: expected finite numbers, some text has others")
+    floor = 1e-6 * deviation.max(initial=0.0)
+    return mean, np.where(deviation > floor, deviation, np.inf)
 
 
 class _Margins:
-    """Logits of pairs as a linear function of texts' K basis rewards, for given users' weights, and its transpose.
+    """Logits of pairs as a linear function of rows' K basis rewards, for given users' weights, and its transpose.
 
     Where users judged most of the texts, through every user's reward of every text, O(U t K + n); else pair by pair, O(n K).
     """
 
     def __init__(self, data: Standardised, weights: np.ndarray) -> None:
         """Choose the way; `weights` is (U, K), in the order of the pairs' users."""
-        pairs = data.pairs
-        self.pairs, self.weights, self.texts = pairs, weights, len(pairs.items)
-        self.dense = len(weights) * self.texts <= 4 * len(pairs)
-        if self.dense:
-            self.chosen, self.rejected = (pairs.code * self.texts + side for side in (pairs.chosen_row, pairs.rejected_row))
+        self.first, self.second, self.weights, self.rows = data.first, data.second, weights, data.rows
+        self.dense = False
+        if self.second is not None and len(weights) * data.rows <= 4 * len(data.pairs):
+            cell = data.pairs.code * data.rows
+            self.dense, self.first, self.second = True, cell + self.first, cell + self.second
         else:
-            self.own = weights[pairs.code]
+            self.own = weights[data.pairs.code]
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
-        """(n,) logits, given (t, K) rewards."""
-        if not self.dense:
-            return np.asarray(np.einsum("nk,nk->n", self.pairs.difference(raw), self.own))
-        utility = (self.weights @ raw.T).ravel()
-        return np.asarray(utility[self.chosen] - utility[self.rejected])
+        """(n,) logits, given (rows, K) rewards."""
+        of_row = (self.weights @ raw.T).reshape(-1, 1) if self.dense else raw
+        each = of_row[self.first] if self.second is None else of_row[self.first] - of_row[self.second]
+        return each[:, 0] if self.dense else np.asarray(np.einsum("nk,nk->n", each, self.own))
 
     def transposed(self, per_pair: np.ndarray) -> np.ndarray:
-        """(t, K) out of (n,) numbers."""
-        if not self.dense:
-            return self.pairs.scatter(per_pair[:, None] * self.own)
-        cells = len(self.weights) * self.texts
-        total = np.bincount(self.chosen, per_pair, minlength=cells) - np.bincount(self.rejected, per_pair, minlength=cells)
-        return np.asarray(total.reshape(-1, self.texts).T @ self.weights)
+        """(rows, K) out of (n,) numbers."""
+        if self.dense:
+            total = _scatter(per_pair[:, None], self.first, self.second, len(self.weights) * self.rows)
+            return np.asarray(total.reshape(-1, self.rows).T @ self.weights)
+        return _scatter(per_pair[:, None] * self.own, self.first, self.second, self.rows)
+
+
+def _scatter(per_pair: np.ndarray, first: np.ndarray, second: np.ndarray | None, rows: int) -> np.ndarray:
+    """(rows, K): every pair's (K,) numbers added to its first row and taken from its second one."""
+    result = np.empty((rows, per_pair.shape[1]))
+    for k, column in enumerate(per_pair.T):
+        result[:, k] = np.bincount(first, column, minlength=rows)
+        if second is not None:
+            result[:, k] -= np.bincount(second, column, minlength=rows)
+    return result
 
 
 def fit_directions(
@@ -107,20 +156,20 @@ def fit_directions(
         (d, K) directions in standardised features, and the loss without penalties, in nats.
     """
     width, bases = start.shape
-    margins, scale, items = _Margins(data, weights), data.scale[:, None], data.pairs.items
+    margins = _Margins(data, weights)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         directions = flat.reshape(width, bases)
-        loss, wrong = logistic(margins(items.project(directions / scale))[None])
+        loss, wrong = logistic(margins(data.project(directions))[None])
         away = directions - centre[:, None]
-        gradient = items.gather(margins.transposed(-wrong[0])) / scale + penalty * away
+        gradient = data.gather(margins.transposed(-wrong[0])) + penalty * away
         return float(loss[0] + 0.5 * penalty * (away**2).sum()), gradient.ravel()
 
     result = minimize(
         objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": tolerance, "gtol": 1e-9}
     )
     directions = result.x.reshape(width, bases)
-    return directions, float(logistic(margins(items.project(directions / scale))[None])[0][0])
+    return directions, float(logistic(margins(data.project(directions))[None])[0][0])
 
 
 def fit_population(data: Standardised, penalty: float, start: np.ndarray | None = None) -> np.ndarray:

@@ -60,13 +60,26 @@ class PALModel(RewardModel):
         """Posterior weights from pairs, all users at once; users without pairs get the population's."""
         as_array(context.items, len(self.centre))
         wanted, rows, code = place_users(context, ids)
-        users, bases = len(wanted), len(self.population.mean)
-        precision = np.linalg.inv(self.population.covariance)
-        logits = np.tile(self.population.mean, (users, 1))
-        damping = np.full(users, 1e-3)
+        bases, precision = len(self.population.mean), np.linalg.inv(self.population.covariance)
+        spread = np.sqrt(np.diag(self.population.covariance))
+        beginnings = [self.population.mean, *(self.population.mean + 2 * spread * side for side in np.eye(bases))]
+        tried = [self._descend(context, rows, code, np.tile(begin, (len(wanted), 1)), precision) for begin in beginnings]
+        best = np.argmin([value for value, _, _ in tried], axis=0)  # rectifiers make valleys; each user is put in their deepest
+        logits, hessian = (np.stack([found[part] for found in tried])[best, np.arange(len(wanted))] for part in (1, 2))
+        weight = _softmax(logits)
+        slope = weight[:, :, None] * (np.eye(bases) - weight[:, None, :])
+        covariance = slope @ np.linalg.inv(hessian) @ slope.transpose(0, 2, 1)
+        return UserWeights(wanted, weight, 0.5 * (covariance + covariance.transpose(0, 2, 1)), "latent")
+
+    def _descend(
+        self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help."""
+        damping = np.full(len(logits), 1e-3)
         value, gradient, hessian = self._posterior(context, rows, code, logits, precision)
         for _ in range(_STEPS):  # Levenberg and Marquardt: Gauss-Newton, damped for whom it would not help
-            step = -np.linalg.solve(hessian + damping[:, None, None] * np.eye(bases), gradient[:, :, None])[:, :, 0]
+            damped = hessian + damping[:, None, None] * np.eye(logits.shape[1])
+            step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
             found = self._posterior(context, rows, code, logits + step, precision)
             better = found[0] <= value
             moved = float(np.abs(np.where(better[:, None], step, 0.0)).max(initial=0.0))
@@ -77,10 +90,7 @@ class PALModel(RewardModel):
             damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-6, 1e6)
             if better.all() and moved < 1e-6:
                 break
-        weight = _softmax(logits)
-        slope = weight[:, :, None] * (np.eye(bases) - weight[:, None, :])
-        covariance = slope @ np.linalg.inv(hessian) @ slope.transpose(0, 2, 1)
-        return UserWeights(wanted, weight, 0.5 * (covariance + covariance.transpose(0, 2, 1)), "latent")
+        return value, logits, hessian
 
     def _posterior(
         self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray

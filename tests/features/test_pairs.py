@@ -62,12 +62,6 @@ def test_difference_takes_rejected_from_chosen(pairs):
     np.testing.assert_array_equal(pairs.difference(per_text), expected)
 
 
-def test_scatter_is_the_transpose_of_difference(pairs):
-    matrix = pairs.difference(np.eye(6))  # (n, t)
-    per_pair = np.random.default_rng(1).normal(size=(5, 2))
-    np.testing.assert_allclose(pairs.scatter(per_pair), matrix.T @ per_pair, atol=1e-12)
-
-
 def test_no_pairs_are_possible():
     none = PairFeatures([], np.zeros((0, 3)), np.zeros((0, 3)))
     assert (len(none), none.ids.tolist(), none.chosen.shape) == (0, [], (0, 3))
