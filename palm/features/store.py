@@ -9,7 +9,7 @@ import numpy as np
 from palm.artifacts import ArtifactError, map_array, read_json, write_json
 
 INDEX = "features.json"
-_CHUNK = 2**24  # numbers converted to float32 at a time: 64 MiB
+_CHUNK = 2**20  # numbers converted to float32 at a time: 4 MiB, which stay in cache
 
 
 class FeatureArray:

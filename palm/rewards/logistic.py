@@ -5,13 +5,18 @@ is projected once, so one evaluation of loss and gradient costs O(t d K + n K) f
 each is in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from scipy.optimize import minimize
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.compact import Compact
+from palm.rewards.span import Span
+
+_INSIDE = 6  # steps within a span before its gradient outside is looked at
+_MISSED = 1e3  # times the tolerance of a step: the share of the value that a span may miss
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def fit_directions(
 ) -> tuple[np.ndarray, float]:
     """The directions V that make the pairs most likely, given who weighs what.
 
-    Minimises sum_n log(1 + exp(-logit_n)) + penalty/2 sum_k |V_k - centre|^2 + centre_penalty/2 |mean_k V_k|^2 by L-BFGS.
+    Minimises sum_n log(1 + exp(-logit_n)) + penalty/2 sum_k |V_k - centre|^2 + centre_penalty/2 |mean_k V_k|^2 by L-BFGS; where
+    features in memory are large, within a subspace that grows as it needs to (palm.rewards.span).
 
     Args:
         data: n pairs.
@@ -93,22 +99,73 @@ def fit_directions(
     Returns:
         (d, K) directions in standardised features, and the loss without penalties, in nats.
     """
-    width, bases = start.shape
+    problem = _Problem(weights, penalty, centre, centre_penalty)
+    if data.compact is not None and data.compact.span is not None:
+        directions = _grow(problem, data.compact, data.compact.span, start, steps, tolerance)
+    else:
+        directions = _descend(problem, data, start, steps, tolerance)
+    return directions, float(log_loss((data.scores(directions) * weights).sum(axis=1)).sum())
+
+
+class _Linear(Protocol):
+    """Pairs whose scores are linear in (d, K) directions."""
+
+    def scores(self, directions: np.ndarray) -> np.ndarray: ...
+
+    def gradient(self, per_pair: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What `fit_directions` minimises."""
+
+    weights: np.ndarray
+    penalty: float
+    centre: np.ndarray
+    centre_penalty: float
+
+    def at(self, data: _Linear, directions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value, and gradient (d, K)."""
+        margin = np.einsum("nk,nk->n", data.scores(directions), self.weights)
+        wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
+        away, mean = directions - self.centre[:, None], directions.mean(axis=1)
+        value = np.logaddexp(0.0, -margin).sum()
+        value += 0.5 * self.penalty * (away**2).sum() + 0.5 * self.centre_penalty * (mean**2).sum()
+        gradient = data.gradient(-wrong[:, None] * self.weights)
+        gradient += self.penalty * away + self.centre_penalty * mean[:, None] / directions.shape[1]
+        return float(value), gradient
+
+
+def _descend(problem: _Problem, data: _Linear, start: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
+    """(d, K) by L-BFGS."""
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        directions = flat.reshape(width, bases)
-        margin = np.einsum("nk,nk->n", data.scores(directions), weights)
-        wrong = 0.5 * (1.0 - np.tanh(0.5 * margin))
-        away, mean = directions - centre[:, None], directions.mean(axis=1)
-        value = np.logaddexp(0.0, -margin).sum() + 0.5 * penalty * (away**2).sum() + 0.5 * centre_penalty * (mean**2).sum()
-        gradient = data.gradient(-wrong[:, None] * weights) + penalty * away + centre_penalty * mean[:, None] / bases
-        return float(value), gradient.ravel()
+        value, gradient = problem.at(data, flat.reshape(start.shape))
+        return value, gradient.ravel()
 
     result = minimize(
         objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": tolerance, "gtol": 1e-9}
     )
-    directions = result.x.reshape(width, bases)
-    return directions, float(log_loss((data.scores(directions) * weights).sum(axis=1)).sum())
+    return np.asarray(result.x.reshape(start.shape))
+
+
+def _grow(problem: _Problem, data: Compact, span: Span, start: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
+    """(d, K) by L-BFGS within a span, which grows by the gradient outside it.
+
+    The objective is strongly convex with the penalty as modulus: a solution within the span misses the least value by at most
+    |gradient outside|^2 / (2 penalty), and the span is large enough when that is a small share of the value.
+    """
+    directions = start
+    span.include(np.hstack([problem.centre[:, None], start]))
+    for _ in range(max(1, steps // 4)):
+        inside = replace(problem, centre=span.basis.T @ problem.centre)
+        directions = span.basis @ _descend(inside, data.inside(), span.basis.T @ directions, min(steps, _INSIDE), tolerance)
+        value, gradient = problem.at(data, directions)
+        outside = span.outside(gradient)
+        if (outside**2).sum() <= 2 * problem.penalty * _MISSED * tolerance * value:
+            break
+        span.include(np.hstack([problem.centre[:, None], directions, outside]))
+    return directions
 
 
 def fit_population(data: Standardised, penalty: float, start: np.ndarray | None = None) -> np.ndarray:
