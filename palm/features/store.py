@@ -9,8 +9,7 @@ import numpy as np
 from palm.artifacts import ArtifactError, map_array, read_json, write_json
 
 INDEX = "features.json"
-_CHUNK = 2**24  # numbers converted to float32 at a time: 64 MiB
-_SUMMED = 256  # rows summed in float32 before float64 takes over
+_CHUNK = 2**20  # numbers converted to float32 at a time: 4 MiB, which stay in cache
 
 
 class FeatureArray:
@@ -91,14 +90,11 @@ class FeatureArray:
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each column, (d,) float64 each."""
         total, squares = np.zeros(self.shape[1]), np.zeros(self.shape[1])
-        near = self.rows(np.arange(min(len(self), _SUMMED))).mean(axis=0) if len(self) else total.astype(np.float32)
         for _, block in self.blocks():
-            for start in range(0, len(block), _SUMMED):
-                part = block[start : start + _SUMMED] - near  # small numbers, few of them: float32 does
-                total += part.sum(axis=0)
-                squares += np.einsum("nd,nd->d", part, part)
-        away = total / max(len(self), 1)
-        return near + away, np.sqrt(np.maximum(squares / max(len(self), 1) - away**2, 0.0))
+            total += block.sum(axis=0, dtype=np.float64)
+            squares += np.square(block, dtype=np.float64).sum(axis=0)
+        mean = total / max(len(self), 1)
+        return mean, np.sqrt(np.maximum(squares / max(len(self), 1) - mean**2, 0.0))
 
 
 def open_features(folder: Path) -> tuple[FeatureArray, np.ndarray | None]:

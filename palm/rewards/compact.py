@@ -11,11 +11,13 @@ from typing import Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
+from palm.rewards.span import Span
 
 LARGEST = 2**30
 """Bytes that are kept in memory at most."""
 
-_BLOCK = 2**24  # numbers read at a time
+_BLOCK = 2**20  # numbers read at a time: 4 MiB, which stay in cache
+_LARGE = 2**24  # numbers from which on a matrix is worth a span
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Compact:
         matrix: (m, d) float32, standardised: texts (centred), or differences of pairs.
         first: (n,) row of each pair's chosen text, or of its difference.
         second: (n,) row of its rejected text; None where rows are differences.
+        span: where solutions were found; None where the matrix is small. Selections share it.
     """
 
     matrix: np.ndarray
     first: np.ndarray
     second: np.ndarray | None
+    span: Span | None = None
 
     @classmethod
     def of(cls, pairs: PairFeatures, mean: np.ndarray, scale: np.ndarray, *, largest: int = LARGEST) -> Self | None:
@@ -56,16 +60,25 @@ class Compact:
                 matrix[part] = pairs.items.rows(pairs.chosen_row[part])
                 matrix[part] -= pairs.items.rows(pairs.rejected_row[part])
             matrix[part] *= factor
+        span = Span(pairs.width, lambda directions: matrix @ directions.astype(np.float32)) if matrix.size >= _LARGE else None
         if len(used) <= len(pairs):
-            return cls(matrix, place[: len(pairs)], place[len(pairs) :])
-        return cls(matrix, np.arange(len(pairs)), None)
+            return cls(matrix, place[: len(pairs)], place[len(pairs) :], span)
+        return cls(matrix, np.arange(len(pairs)), None, span)
 
     def select(self, rows: np.ndarray) -> Self:
         """Some of the pairs, by row number or by a mask; the matrix is shared."""
         return replace(self, first=self.first[rows], second=None if self.second is None else self.second[rows])
 
+    def inside(self) -> Self:
+        """The same pairs in the coordinates of the span."""
+        assert self.span is not None
+        return replace(self, matrix=self.span.projected, span=None)
+
     def project(self, directions: np.ndarray) -> np.ndarray:
-        """(m, K) float64 products of the rows with (d, K) directions."""
+        """(m, K) float64 products of the rows with (d, K) directions; within the span if they lie there."""
+        inside = None if self.span is None else self.span.coordinates(directions)
+        if self.span is not None and inside is not None:
+            return self.inside().project(inside)
         return (self.matrix @ directions.astype(np.float32)).astype(np.float64)
 
     def gather(self, coefficients: np.ndarray) -> np.ndarray:

@@ -5,13 +5,17 @@ is projected once, so one evaluation of loss and gradient costs O(t d K + n K) f
 each is in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.compact import Compact
+from palm.rewards.span import Span
+
+_INSIDE = 6  # steps within a span before its gradient outside is looked at
+_MISSED = 1e3  # times the tolerance of a step: the share of the value that a span may miss
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def fit_directions(
 ) -> tuple[np.ndarray, float]:
     """The directions V that make the pairs most likely, given who weighs what.
 
-    Minimises sum_n log(1 + exp(-logit_n)) + penalty/2 sum_k |V_k - centre|^2 by L-BFGS.
+    Minimises sum_n log(1 + exp(-logit_n)) + penalty/2 sum_k |V_k - centre|^2 by L-BFGS; where features in memory are large, within
+    a subspace that grows as it needs to (palm.rewards.span).
 
     Args:
         data: n pairs.
@@ -155,21 +160,62 @@ def fit_directions(
     Returns:
         (d, K) directions in standardised features, and the loss without penalties, in nats.
     """
-    width, bases = start.shape
-    margins = _Margins(data, weights)
+    problem = _Problem(_Margins(data, weights), penalty, centre)
+    if data.compact is not None and data.compact.span is not None:
+        directions = _grow(problem, data, data.compact, data.compact.span, start, steps, tolerance)
+    else:
+        directions = _descend(problem, data, start, steps, tolerance)
+    return directions, float(logistic(problem.margins(data.project(directions))[None])[0][0])
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What `fit_directions` minimises."""
+
+    margins: _Margins
+    penalty: float
+    centre: np.ndarray
+
+    def at(self, data: Standardised | Compact, directions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Value, and gradient (d, K)."""
+        loss, wrong = logistic(self.margins(data.project(directions))[None])
+        away = directions - self.centre[:, None]
+        gradient = data.gather(self.margins.transposed(-wrong[0])) + self.penalty * away
+        return float(loss[0] + 0.5 * self.penalty * (away**2).sum()), gradient
+
+
+def _descend(problem: _Problem, data: Standardised | Compact, start: np.ndarray, steps: int, tolerance: float) -> np.ndarray:
+    """(d, K) by L-BFGS."""
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        directions = flat.reshape(width, bases)
-        loss, wrong = logistic(margins(data.project(directions))[None])
-        away = directions - centre[:, None]
-        gradient = data.gather(margins.transposed(-wrong[0])) + penalty * away
-        return float(loss[0] + 0.5 * penalty * (away**2).sum()), gradient.ravel()
+        value, gradient = problem.at(data, flat.reshape(start.shape))
+        return value, gradient.ravel()
 
     result = minimize(
         objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": steps, "ftol": tolerance, "gtol": 1e-9}
     )
-    directions = result.x.reshape(width, bases)
-    return directions, float(logistic(margins(data.project(directions))[None])[0][0])
+    return np.asarray(result.x.reshape(start.shape))
+
+
+def _grow(
+    problem: _Problem, data: Standardised, compact: Compact, span: Span, start: np.ndarray, steps: int, tolerance: float
+) -> np.ndarray:
+    """(d, K) by L-BFGS within a span, which grows by the gradient outside it.
+
+    The objective is strongly convex with the penalty as modulus: a solution within the span misses the least value by at most
+    |gradient outside|^2 / (2 penalty), and the span is large enough when that is a small share of the value.
+    """
+    directions = start
+    span.include(np.hstack([problem.centre[:, None], start]))
+    for _ in range(max(1, steps // 4)):
+        inside = replace(problem, centre=span.basis.T @ problem.centre)
+        directions = span.basis @ _descend(inside, compact.inside(), span.basis.T @ directions, min(steps, _INSIDE), tolerance)
+        value, gradient = problem.at(data, directions)
+        outside = span.outside(gradient)
+        if (outside**2).sum() <= 2 * problem.penalty * _MISSED * tolerance * value:
+            break
+        span.include(np.hstack([problem.centre[:, None], directions, outside]))
+    return directions
 
 
 def fit_population(data: Standardised, penalty: float, start: np.ndarray | None = None) -> np.ndarray:
