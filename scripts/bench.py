@@ -3,6 +3,8 @@
 
     python scripts/bench.py steps    # a step of soft-label training: layouts and heads
     python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
+    python scripts/bench.py fit      # LoRe's fit, against the published full-batch procedure
+    python scripts/bench.py rewards  # every reward model on one planted world: accuracy, time, memory
 
 What each compares, and with what, is in scripts/benchmarks/.
 """
@@ -13,7 +15,9 @@ import platform
 from typing import Any
 
 import numpy as np
-import torch
+from benchmarks.table import print_table
+
+from palm.rewards import METHODS
 
 
 def main() -> None:
@@ -29,9 +33,26 @@ def main() -> None:
     sizes = [1000, 10_000, 100_000, 1_000_000]
     adapt.add_argument("--users", type=_at_least(1), nargs="+", default=sizes, help="at a time (default: 10^3 to 10^6)")
     adapt.add_argument("--loop-users", type=_at_least(1), default=20, help="users that the loop is timed on (default: 20)")
+    fit = benches.add_parser("fit", help="LoRe's fit, against the published full-batch procedure")
+    fit.add_argument("--users", type=_at_least(8), default=1000, help="seen users (default: 1000)")
+    fit.add_argument("--pairs", type=_at_least(4), default=45, help="of each user (default: 45)")
+    fit.add_argument("--width", type=_at_least(8), default=4096, help="d (default: 4096)")
+    fit.add_argument("--rank", type=_at_least(2), default=5, help="K (default: 5)")
+    fit.add_argument("--texts", type=_at_least(2), default=500, help="distinct texts where they repeat (default: 500)")
+    fit.add_argument("--worlds", nargs="+", choices=["own", "repeated"], default=["own", "repeated"], help="(default: both)")
+    fit.add_argument("--steps", type=_at_least(1), default=1000, help="of the published procedure (default: 1000, as published)")
+    rewards = benches.add_parser("rewards", help="every reward model on one planted world: accuracy, time, memory")
+    rewards.add_argument("--users", type=_at_least(2), default=500, help="seen users (default: 500)")
+    rewards.add_argument("--pairs", type=_at_least(2), default=40, help="of each user (default: 40)")
+    rewards.add_argument("--width", type=_at_least(2), default=64, help="d (default: 64)")
+    rewards.add_argument("--bases", type=_at_least(1), default=4, help="planted (default: 4)")
+    rewards.add_argument("--methods", nargs="+", choices=METHODS, help="some of them (default: all)")
+    rewards.add_argument("--steps", type=_at_least(1), help="of PAL, VPL and VRF (default: their own)")
     arguments = parser.parse_args()
     rows = _run(arguments)
-    _print_table(rows)
+    print_table(rows)
+    import torch  # not above: the processes that measure something import this file, and torch is half of their memory
+
     machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__, "numpy": np.__version__}
     print(json.dumps({"bench": arguments.what, **machine, "rows": rows}))
 
@@ -41,16 +62,19 @@ def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         from benchmarks.steps import bench_steps
 
         return bench_steps(arguments.responses, arguments.rounds)
+    if arguments.what == "fit":
+        from benchmarks.fit import bench_fit
+
+        sizes = ("users", "pairs", "width", "rank", "texts", "steps", "worlds")
+        return bench_fit(**{name: getattr(arguments, name) for name in sizes})
+    if arguments.what == "rewards":
+        from benchmarks.rewards import bench_rewards
+
+        names = ("users", "pairs", "width", "bases", "methods", "steps")
+        return bench_rewards(**{name: getattr(arguments, name) for name in names})
     from benchmarks.adapt import bench_adapt
 
     return bench_adapt(pairs=arguments.pairs, bases=arguments.bases, sizes=sorted(arguments.users), loop_users=arguments.loop_users)
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(f"{row.get(name, '')}" for name in columns) + " |")
 
 
 def _at_least(least: int) -> Any:
