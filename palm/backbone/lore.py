@@ -5,7 +5,7 @@ published divisor of the logit is not there: features are standardised, and a le
 for, is the shrinking of palm.rewards.lore: personal_penalty / (2 n) sum_k |V_k - mean_k V_k|^2 for n pairs.
 
 Training begins with bases and weights that palm.rewards.lore finds on the backbone as it is. When it is over, W has done its work:
-the weights of seen and new users, with their covariances, come from the convex problem of palm.rewards.users.
+the weights of seen and new users, with their covariances, come from the convex problem of palm.rewards.simplex_users.
 """
 
 from collections.abc import Mapping

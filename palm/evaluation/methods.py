@@ -1,5 +1,6 @@
 """Reward methods side by side: fitted on the same pairs, judged on the same held-out ones, over several splits."""
 
+import ast
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,6 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
-import yaml
 
 from palm.evaluation.accuracy import Accuracy, accuracy, compare, pooled
 from palm.evaluation.calibration import accuracy_by_uncertainty, reliability
@@ -52,12 +52,28 @@ def estimator(spec: str) -> Estimator:
     able = [known for known in METHODS if known not in ("Reference", "Given")]
     if name not in able:
         raise ValueError(f"expected names out of {', '.join(able)}, got {name!r}")
-    options = yaml.safe_load("{" + text.replace("=", ": ") + "}") or {}
+    options = {}
+    for part in filter(None, text.split(",")):
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{name}: expected options such as rank=5, got {part!r}")
+        options[option] = _value(value)
     known = signature(METHODS[name]).parameters
     for option in options:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}; known: {', '.join(known)}")
     return METHODS[name](**options)
+
+
+def _value(text: str) -> Any:
+    """A number, true, false or none; anything else is text."""
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def judge(spec: str, task: Task, *, shots: Sequence[int], seed: int) -> Judged:

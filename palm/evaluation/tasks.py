@@ -1,4 +1,7 @@
-"""What reward models are fitted and judged on: seen and unseen users, with nothing of a test in the training."""
+"""What reward models are fitted and judged on: seen and unseen users, each with pairs to be known by and others to be tested on.
+
+Nobody is tested on a group, or an item, that they are known by; other users may have judged it in the training.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -88,6 +91,8 @@ def pair_task(
         until: groups whose ids agree up to this text are one; "" for none.
         seed: of groups, users and TF-IDF.
     """
+    if not 0 < unseen < 1:
+        raise ValueError(f"unseen: expected a share between 0 and 1, got {unseen}")
     pairs = load_pairs(path, columns=columns, drop_invalid=True)
     if until:
         pairs = pairs.map(lambda row: {"group": row["group"].split(until)[0]})

@@ -1,6 +1,7 @@
 """What estimators check before a fit: their hyper-parameters' ranges, and that there are pairs."""
 
 import math
+from numbers import Real
 
 from palm.features.pairs import PairFeatures
 
@@ -13,7 +14,7 @@ def check_whole(options: object, *names: str, optional: bool = False) -> None:
     """
     for name in names:
         value = getattr(options, name)
-        if not (optional and value is None) and (not isinstance(value, int) or value < 1):
+        if not (optional and value is None) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ValueError(f"{name}: expected a whole number of at least 1{' or None' if optional else ''}, got {value!r}")
 
 
@@ -25,8 +26,8 @@ def check_positive(options: object, *names: str, optional: bool = False, infinit
     """
     for name in names:
         value = getattr(options, name)
-        if not (optional and value is None) and not (value > 0 and (infinite or value < math.inf)):
-            raise ValueError(f"{name}: expected a positive number{' or None' if optional else ''}, got {value}")
+        if not (optional and value is None) and not (_is_number(value) and value > 0 and (infinite or value < math.inf)):
+            raise ValueError(f"{name}: expected a positive number{' or None' if optional else ''}, got {value!r}")
 
 
 def check_not_negative(options: object, *names: str) -> None:
@@ -37,8 +38,23 @@ def check_not_negative(options: object, *names: str) -> None:
     """
     for name in names:
         value = getattr(options, name)
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}: expected at least 0, got {value}")
+        if not (_is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"{name}: expected at least 0, got {value!r}")
+
+
+def check_penalties(options: object, name: str) -> None:
+    """Penalties to choose among: one at least, all positive.
+
+    Raises:
+        ValueError: they are others; the message names the attribute.
+    """
+    values = getattr(options, name)
+    if (
+        not isinstance(values, tuple | list)
+        or not values
+        or not all(_is_number(value) and 0 < value < math.inf for value in values)
+    ):
+        raise ValueError(f"{name}: expected positive numbers, one at least, got {values!r}")
 
 
 def check_pairs(features: PairFeatures) -> None:
@@ -49,3 +65,7 @@ def check_pairs(features: PairFeatures) -> None:
     """
     if len(features) == 0:
         raise ValueError("features: expected at least one pair, got none")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

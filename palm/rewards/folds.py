@@ -86,9 +86,9 @@ def _sides(pairs: PairFeatures, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def search_penalties(penalties: Iterable[float], loss: Callable[[float], float]) -> tuple[float, dict[str, float]]:
-    """The penalty with the least loss, tried from strong to weak until the loss has risen twice in a row.
+    """The penalty with the least loss, tried from strong to weak until two in a row have not been the best yet.
 
-    While an infinite penalty is the best, three times: the first finite ones may start badly.
+    While an infinite penalty is the best, three: the first finite ones may start badly. A loss that is not a number is never best.
 
     Args:
         penalties: at least one.
@@ -100,7 +100,8 @@ def search_penalties(penalties: Iterable[float], loss: Callable[[float], float])
     losses: dict[float, float] = {}
     best, rising = np.inf, 0
     for penalty in sorted(penalties, reverse=True):
-        losses[penalty] = loss(penalty)
+        found = loss(penalty)
+        losses[penalty] = np.inf if np.isnan(found) else found
         rising = 0 if losses[penalty] < losses.get(best, np.inf) or len(losses) == 1 else rising + 1
         best = min(losses, key=lambda tried: losses[tried])
         if rising == (3 if np.isinf(best) else 2):

@@ -18,7 +18,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
-from palm.rewards.checks import check_pairs, check_positive, check_whole
+from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_whole
 from palm.rewards.folds import Fold, choose_penalty, known_or_prior, search_penalties, split_folds
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
@@ -74,13 +74,16 @@ class LoRe:
         Raises:
             ValueError: there are no pairs, or a hyper-parameter is out of range.
         """
-        check_whole(self, "rank", "kinds")
+        check_whole(self, "rank", "kinds", "rounds")
+        check_penalties(self, "personal_penalties")
         check_whole(self, "steps", optional=True)
         check_positive(self, "penalty", optional=True)
         check_positive(self, "personal_penalty", optional=True, infinite=True)
         check_positive(self, "concentration")
         if self.preset not in ("convex", *STEPS):
             raise ValueError(f"preset: expected 'convex', {', '.join(map(repr, STEPS))}, got {self.preset!r}")
+        if self.preset != "convex" and self.kinds > 1:
+            raise ValueError(f"kinds: expected 1 with the preset {self.preset!r}, which has no prior, got {self.kinds}")
         check_pairs(features)
         data = Standardised.of(features)
         if self.preset != "convex":

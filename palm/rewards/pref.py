@@ -20,7 +20,7 @@ from scipy.sparse.linalg import LinearOperator, lsmr, svds
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
-from palm.rewards.checks import check_pairs, check_positive, check_whole
+from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_whole
 from palm.rewards.folds import Fold, known_or_prior, search_penalties, split_folds
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian, learn_gaussian
 from palm.rewards.linear import LinearModel
@@ -63,7 +63,8 @@ class PReF:
         Raises:
             ValueError: there are no pairs, or a hyper-parameter is out of range.
         """
-        check_whole(self, "rank")
+        check_whole(self, "rank", "imputations", "rounds")
+        check_penalties(self, "penalties")
         check_positive(self, "penalty", optional=True)
         check_positive(self, "user_penalty")
         check_pairs(features)

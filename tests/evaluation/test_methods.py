@@ -7,7 +7,7 @@ from palm.evaluation import accuracy, accuracy_by_uncertainty, compare, pooled
 from palm.evaluation.few_shot import rank_within_user
 from palm.evaluation.methods import compare_methods, estimator, judge
 from palm.evaluation.tasks import Task
-from palm.rewards import BradleyTerry, LoRe, UserWeights
+from palm.rewards import VRF, BradleyTerry, LoRe, UserWeights
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,13 @@ def test_bradley_terry_comes_first_and_gains_nothing_over_itself(rows):
         assert rows[0][f"{part} gain"]["mean"] == 0
 
 
+def nobody(task, half):
+    """Accuracy for users of whom nothing is known."""
+    model = LoRe(rank=2).fit(task.train.select(np.arange(half, len(task.train), 2)), seed=half)
+    none = task.context.select(np.array([], dtype=int))
+    return accuracy(model, task.unseen_test, model.infer(none, ids=task.unseen_test.ids)).overall.mean
+
+
 def test_gains_are_those_of_the_methods_alone(task, rows):
     """A row's figures, made again without the table: means over the two splits, user by user."""
     gains = []
@@ -47,12 +54,17 @@ def test_gains_are_those_of_the_methods_alone(task, rows):
     assert rows[1]["unseen all"]["log_loss"] < rows[0]["unseen all"]["log_loss"]
     assert len(rows[1]["terciles"]) == 3
     assert rows[1]["calibration"] < 0.15
+    assert rows[1]["unseen 0"]["mean"] == pytest.approx(np.mean([nobody(task, half) for half in (0, 1)]), abs=1e-9)
     assert len(rows[1]["details"]) == 2
 
 
 def test_what_a_specification_names():
     assert estimator("LoRe:rank=3,preset=joint") == LoRe(rank=3, preset="joint")
     assert estimator("BradleyTerry") == BradleyTerry()
+    assert estimator("VRF:learning_rate=1e-3,product=false") == VRF(learning_rate=1e-3, product=False)
+    assert estimator("LoRe:penalty=none") == LoRe()
+    with pytest.raises(ValueError, match=r"LoRe: expected options such as rank=5, got 'rank'"):
+        estimator("LoRe:rank")
     with pytest.raises(ValueError, match="LoRe has no option 'ranks'"):
         estimator("LoRe:ranks=3")
     with pytest.raises(ValueError, match=r"expected names out of .*, got 'Lore'"):

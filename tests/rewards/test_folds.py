@@ -5,7 +5,7 @@ import pytest
 
 from palm.features.pairs import PairFeatures
 from palm.rewards import BradleyTerry, LoRe, PReF
-from palm.rewards.folds import choose_penalty, inner_folds, split_folds
+from palm.rewards.folds import choose_penalty, inner_folds, search_penalties, split_folds
 from palm.rewards.logistic import Standardised, fit_population, log_loss
 
 
@@ -116,3 +116,20 @@ def test_what_is_personal_is_found_where_everyone_judges_the_same_texts(method, 
     agreed = (model.margin(pairs, model.users) > 0).mean()
     common = BradleyTerry().fit(pairs)
     assert agreed > (common.margin(pairs, common.infer(pairs)) > 0).mean() + 0.08
+
+
+def test_penalties_are_searched_from_strong_to_weak_until_two_are_not_the_best():
+    tried = []
+
+    def search(losses):
+        tried.clear()
+        return search_penalties(losses, lambda penalty: tried.append(penalty) or losses[penalty])
+
+    best, told = search({1.0: 9.0, 10.0: 3.0, 100.0: 2.0, 1000.0: 5.0, 3.0: 2.5})
+    assert (best, tried) == (100.0, [1000.0, 100.0, 10.0, 3.0])  # two worse ones; that the second is better again changes nothing
+    assert told == {"1000.0": 5.0, "100.0": 2.0, "10.0": 3.0, "3.0": 2.5}
+    best, _ = search({np.inf: 2.0, 30.0: 2.3, 10.0: 2.2, 3.0: 1.0, 1.0: 4.0})
+    assert (best, tried) == (3.0, [np.inf, 30.0, 10.0, 3.0, 1.0])  # after infinity two bad ones are not enough
+    best, _ = search({np.inf: 2.0, 30.0: 2.1, 10.0: 2.1, 3.0: 2.1, 1.0: 0.1})
+    assert (best, tried) == (np.inf, [np.inf, 30.0, 10.0, 3.0])
+    assert search({10.0: np.nan, 3.0: 1.0})[0] == 3.0

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from scipy.linalg import subspace_angles
@@ -115,3 +117,19 @@ def test_more_bases_than_users_or_features_are_possible(small):
 def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
     with pytest.raises(ValueError, match=message):
         LoRe(**parameters).fit(small.seen)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 0}, "rounds: expected a whole number of at least 1, got 0"),
+        ({"kinds": True}, "kinds: expected a whole number of at least 1, got True"),
+        ({"penalty": "abc"}, "penalty: expected a positive number or None, got 'abc'"),
+        ({"personal_penalties": (0.0, -3.0)}, "personal_penalties: expected positive numbers, one at least, got (0.0, -3.0)"),
+        ({"personal_penalties": ()}, "personal_penalties: expected positive numbers, one at least, got ()"),
+        ({"preset": "joint", "kinds": 3}, "kinds: expected 1 with the preset 'joint', which has no prior, got 3"),
+    ],
+)
+def test_options_that_would_fail_late_or_be_ignored_are_refused(small, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        LoRe(rank=2, **options).fit(small.seen)
