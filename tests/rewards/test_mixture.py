@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from palm.rewards.lore import LoRe
-from palm.rewards.mixture import Mixture, infer_users, learn_mixture, prior_from, prior_record
+from palm.rewards.mixture import Mixture, _kind, infer_users, learn_mixture, prior_from, prior_record
 from palm.rewards.simplex_users import Population, infer_weights, learn_population
 from palm.simplex import tangent_basis
 
@@ -102,6 +102,16 @@ def test_fewer_users_than_kinds_still_make_a_prior(users):
     assert np.linalg.eigvalsh(covariance).min() > -1e-9
 
 
+def test_a_kind_of_nobody_is_the_whole_population():
+    """Every kind counts it as one user more; what a kind of one user knows is half of it."""
+    scores, code, _, _ = crowd(40, 8, np.array([[0.5, 0.3, 0.2]]), np.random.default_rng(5))
+    whole, mean, covariance = learn_population(scores, code, 40)
+    nobody = _kind(np.zeros(40), mean, covariance, whole)
+    np.testing.assert_allclose(nobody.mean, whole.mean, atol=1e-9)
+    one = np.eye(40)[3]
+    np.testing.assert_allclose(_kind(one, mean, covariance, whole).mean, (mean[3] + whole.mean) / 2, atol=1e-9)
+
+
 def test_kinds_out_of_range_are_refused():
     with pytest.raises(ValueError, match="kinds: expected at least 1, got 0"):
         learn_mixture(np.ones((1, 2)), np.zeros(1, dtype=int), 1, 0)
@@ -117,8 +127,9 @@ def test_priors_are_written_down_and_read(kinds):
 
 
 def test_lore_takes_kinds_and_keeps_them(conflicting, tmp_path):
-    model = LoRe(rank=2, kinds=2).fit(conflicting.seen)
+    model = LoRe(rank=2, kinds=3, concentration=0.2).fit(conflicting.seen)
     assert isinstance(model.population, Mixture)
+    assert [kind.concentration for kind in model.population.kinds] == [0.2] * 3
     model.save_pretrained(tmp_path)
     again = type(model).from_pretrained(tmp_path)
     few = conflicting.unseen_context
