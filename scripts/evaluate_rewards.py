@@ -7,19 +7,20 @@
         --columns user=user_id,group=topic --group-until _ --min-pairs 50 --features tfidf
 
 Ratings: items are told apart by identity alone, and a quarter of each user's items is held out before pairs are made, since
-pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out of each user. Features of
-texts are `tfidf`, `length`, `format` (the last two find leaks), or the folder or Hub id of a model. Every gain is over
-Bradley-Terry on the same users, with a 95 % interval over users; with several seeds, users and what is held out are drawn anew for
-each. Prints a table and one JSON line, which has more: log-loss, calibration, accuracy by how well a user is known, times.
+pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out, of everyone unless
+`--apart user` says that others may be trained on what somebody is tested on. Features of texts are `tfidf`, `length`, `format`
+(the last two find leaks), or the folder or Hub id of a model. Every gain is over Bradley-Terry on the same users, with a 95 %
+interval over users; with several seeds, users and what is held out are drawn anew for each.
+Prints a table and one JSON line, which has more: log-loss, calibration, accuracy by how well a user is known, times.
 """
 
 import argparse
 import json
 from typing import Any
 
-from palm.data.ratings import load_ratings
+from palm.data.ratings import Ratings, load_ratings
 from palm.evaluation.methods import compare_methods, estimator
-from palm.evaluation.tasks import Task, pair_task, rating_task
+from palm.evaluation.tasks import JudgedTexts, Task, judged_texts, pair_task, rating_task
 from palm.progress import bars
 
 
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128, help="pairs: numbers of tfidf features (default: 128)")
     parser.add_argument("--min-pairs", type=int, default=20, help="pairs: of a user (default: 20)")
     parser.add_argument("--unseen", type=float, default=0.25, help="pairs: share of the users (default: 0.25)")
+    parser.add_argument("--apart", choices=["everyone", "user"], default="everyone", help="pairs: whom groups are held out of")
     parser.add_argument("--seed", type=int, default=0, help="of the first split (default: 0)")
     parser.add_argument("--seeds", type=int, default=1, help="splits to average over (default: 1)")
     options = parser.parse_args()
@@ -76,23 +78,16 @@ def main() -> None:
     if options.seeds < 1:
         parser.error(f"--seeds: expected at least 1, got {options.seeds}")
     sizes: list[dict[str, int]] = []
-    ratings = None
+    ratings: Ratings | None = None
+    judged: JudgedTexts | None = None
 
     def make(seed: int) -> Task:
         if ratings is not None:
             users = (options.users[0], options.users[1])
             task = rating_task(ratings, users=users, train=options.train_pairs, test=options.test_pairs, seed=seed)
         else:
-            task = pair_task(
-                options.file,
-                columns,
-                features=options.features,
-                min_pairs=options.min_pairs,
-                unseen=options.unseen,
-                dim=options.dim,
-                until=options.group_until,
-                seed=seed,
-            )
+            assert judged is not None
+            task = pair_task(judged, unseen=options.unseen, apart=options.apart, seed=seed)
         for name, part in vars(task).items():
             if len(part) == 0:
                 raise ValueError(f"{name}: expected pairs, got none; ask for more users or pairs")
@@ -105,6 +100,16 @@ def main() -> None:
     try:
         if options.kind == "ratings":
             ratings = load_ratings(options.file, columns=columns)
+        else:
+            judged = judged_texts(
+                options.file,
+                columns,
+                features=options.features,
+                min_pairs=options.min_pairs,
+                dim=options.dim,
+                until=options.group_until,
+                seed=options.seed,
+            )
         rows = compare_methods(make, options.methods, shots=options.shots, seeds=seeds, track=bars)
     except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))

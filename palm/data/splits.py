@@ -107,6 +107,25 @@ def split_users(
     return Splits(**{name: pairs.select(index) for name, index in rows.items()}, rows=rows)
 
 
+def split_groups(pairs: Dataset, *, test: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(train, test) row numbers that share no prompt and no group, whoever judged them.
+
+    Args:
+        pairs: as `load_pairs` gives them.
+        test: share of the pairs to test on, reached or just exceeded where groups allow.
+        seed: the same seed gives the same split.
+
+    Raises:
+        ValueError: `test` is out of range, or all pairs hang together through prompts and groups.
+    """
+    if not 0 < test < 1:
+        raise ValueError(f"test: expected a share between 0 and 1, got {test}")
+    cluster = _clusters(np.zeros(len(pairs), dtype=np.int64), pairs)
+    if len(np.unique(cluster)) < 2:
+        raise ValueError("pairs: expected at least two groups that share no prompt, got one")
+    return _hold_out(np.arange(len(pairs)), cluster, test, np.random.default_rng(seed))
+
+
 def _groups_of(user: np.ndarray, pairs: Dataset) -> np.ndarray:
     """(U,) number of each user's different groups."""
     groups = np.unique(np.asarray(pairs["group"], dtype=object).astype(str), return_inverse=True)[1]
@@ -144,7 +163,7 @@ def _draw_context(
 
 
 def _hold_out(rows: np.ndarray, cluster: np.ndarray, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) rows of one seen user; train is never empty."""
+    """(train, test) rows out of `rows`, whole clusters; train is never empty."""
     ids, sizes = np.unique(cluster[rows], return_counts=True)
     shuffled = rng.permutation(len(ids))
     reached = np.concatenate([[0], np.cumsum(sizes[shuffled])])

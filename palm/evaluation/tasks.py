@@ -1,16 +1,18 @@
 """What reward models are fitted and judged on: seen and unseen users, each with pairs to be known by and others to be tested on.
 
-Nobody is tested on a group, or an item, that they are known by; other users may have judged it in the training.
+Nobody is tested on a group, or an item, that they are known by. Whether other users may have judged it in the training is the
+caller's choice for groups; items that everyone rates are known to others.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from datasets import Dataset
 
 from palm.data.loaders import load_pairs
 from palm.data.ratings import Ratings
-from palm.data.splits import split_users
+from palm.data.splits import split_groups, split_users
 from palm.features.encode import distinct_texts, load_encoder
 from palm.features.pairs import PairFeatures
 from palm.features.surface import format_features, length_features, tfidf_features
@@ -68,48 +70,89 @@ def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: i
     return Task(fitted, tested, made(early, unseen, None), made(late, unseen, test))
 
 
-def pair_task(
-    path: str,
-    columns: Mapping[str, str],
-    *,
-    features: str,
-    min_pairs: int = 20,
-    unseen: float = 0.25,
-    dim: int = 128,
-    until: str = "",
-    seed: int = 0,
-) -> Task:
-    """Seen and unseen users of a file of pairs, groups apart; contexts are all pairs outside the tested groups.
+@dataclass(frozen=True)
+class JudgedTexts:
+    """Pairs of a file with the features of their texts, encoded once however often they are split.
+
+    Attributes:
+        pairs: as `load_pairs` gives them, of users with enough of them.
+        items: (texts, d) features of the distinct texts.
+        chosen, rejected: (n,) rows of `items`.
+    """
+
+    pairs: Dataset
+    items: np.ndarray
+    chosen: np.ndarray
+    rejected: np.ndarray
+
+
+def judged_texts(
+    path: str, columns: Mapping[str, str], *, features: str, min_pairs: int = 20, dim: int = 128, until: str = "", seed: int = 0
+) -> JudgedTexts:
+    """Read a file of pairs and encode its texts.
 
     Args:
         path: as `load_pairs` takes it; pairs that are not valid are left out.
         columns: what ours are called there.
         features: "tfidf", "length", "format", or the folder or Hub id of a model.
         min_pairs: users with fewer are left out.
-        unseen: share of the users.
         dim: numbers of TF-IDF features.
         until: groups whose ids agree up to this text are one; "" for none.
-        seed: of groups, users and TF-IDF.
+        seed: of TF-IDF.
+
+    Raises:
+        ValueError: no user has as many pairs.
     """
-    if not 0 < unseen < 1:
-        raise ValueError(f"unseen: expected a share between 0 and 1, got {unseen}")
     pairs = load_pairs(path, columns=columns, drop_invalid=True)
     if until:
         pairs = pairs.map(lambda row: {"group": row["group"].split(until)[0]})
-    splits = split_users(pairs, unseen=0, shots=0, min_pairs=min_pairs, seed=seed)  # a test side for everyone
+    _, code, count = np.unique(np.asarray(pairs["user"], dtype=object).astype(str), return_inverse=True, return_counts=True)
+    if count.max(initial=0) < min_pairs:
+        raise ValueError(f"min_pairs: no user has {min_pairs} pairs; the most of any user is {count.max(initial=0)}")
+    pairs = pairs.select(np.flatnonzero(count[code] >= min_pairs))
     texts = distinct_texts(pairs)
     if features in SURFACES:
         options = {"dim": dim, "seed": seed} if features == "tfidf" else {}
         items = SURFACES[features](texts.texts, **options)
     else:
         items = load_encoder(features, pooling="mean+last", max_length=384).encode(texts.texts)[0]
-    user, group = (np.asarray(pairs[name], dtype=object).astype(str) for name in ("user", "group"))
-    early, late = splits.rows["seen_train"], splits.rows["seen_test"]
-    drawn = np.random.default_rng(seed).permutation(np.unique(user[late]))
-    new = drawn[: max(1, round(unseen * len(drawn)))]
+    return JudgedTexts(pairs, items, texts.chosen, texts.rejected)
+
+
+def pair_task(judged: JudgedTexts, *, unseen: float = 0.25, apart: str = "everyone", seed: int = 0) -> Task:
+    """Seen and unseen users of a file of pairs, groups apart; contexts are all pairs outside the tested groups.
+
+    Args:
+        judged: pairs and features.
+        unseen: share of the users.
+        apart: "everyone" holds the same groups out of everyone's pairs, so nothing tested was judged by anybody in the training;
+            "user" holds groups out of each user's pairs, and others may have judged them.
+        seed: of groups and users.
+
+    Raises:
+        ValueError: an argument is out of range, or groups cannot be told apart.
+    """
+    if not 0 < unseen < 1:
+        raise ValueError(f"unseen: expected a share between 0 and 1, got {unseen}")
+    if apart not in ("everyone", "user"):
+        raise ValueError(f"apart: expected 'everyone' or 'user', got {apart!r}")
+    user, group = (np.asarray(judged.pairs[name], dtype=object).astype(str) for name in ("user", "group"))
+    if apart == "everyone":
+        early, late = split_groups(judged.pairs, seed=seed)
+    else:
+        rows = split_users(judged.pairs, unseen=0, shots=0, seed=seed).rows  # a test side for everyone
+        early, late = rows["seen_train"], rows["seen_test"]
+    both = np.intersect1d(user[early], user[late])
+    if len(both) < 2:
+        raise ValueError(f"groups: expected at least two users with pairs on either side, got {len(both)}")
+    new = np.random.default_rng(seed).permutation(both)[: max(1, round(unseen * len(both)))]
 
     def made(rows: np.ndarray, are_new: bool) -> PairFeatures:
-        rows = rows[np.isin(user[rows], new) == are_new]
-        return PairFeatures.from_items(user[rows], items, texts.chosen[rows], texts.rejected[rows], group=group[rows])
+        who = np.isin(user[rows], new)
+        rows = rows[who if are_new else ~who]
+        return PairFeatures.from_items(user[rows], judged.items, judged.chosen[rows], judged.rejected[rows], group=group[rows])
 
-    return Task(made(early, False), made(late, False), made(early, True), made(late, True))
+    train = made(early, False)
+    tested = made(late, False)
+    tested = tested.select(np.flatnonzero(np.isin(tested.user, train.ids)))
+    return Task(train, tested, made(early, True), made(late, True))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from palm.data.planted import make_world
-from palm.evaluation.tasks import pair_task
+from palm.evaluation.tasks import judged_texts, pair_task
 
 SCRIPT = Path(__file__).parents[2] / "scripts/evaluate_rewards.py"
 
@@ -90,10 +90,51 @@ def test_groups_that_begin_alike_can_be_held_out_together(tmp_path: Path) -> Non
     stances = [f"debate{number % 3}_{number % 2}" for number in range(len(world.rows))]
     rows = [{**row, "group": stance, "prompt": stance} for row, stance in zip(world.rows, stances, strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = {"features": "length", "min_pairs": 2, "unseen": 0.25, "dim": 4, "seed": 0}
-    task = pair_task(str(path), {}, until="_", **options)
+    judged, plain = (judged_texts(str(path), {}, features="length", min_pairs=2, until=until) for until in ("_", ""))
+    task = pair_task(judged, apart="user")
     for early, late in ((task.train, task.seen_test), (task.context, task.unseen_test)):
         assert set(np.unique(early.group)) | set(np.unique(late.group)) == {"debate0", "debate1", "debate2"}
         told = set(zip(early.user, early.group, strict=True))
         assert not told & set(zip(late.user, late.group, strict=True))
-    assert "debate0_1" in pair_task(str(path), {}, until="", **options).train.group
+    assert "debate0_1" in pair_task(plain, apart="user").train.group
+
+
+def test_groups_are_held_out_of_everyone(tmp_path: Path) -> None:
+    """No prompt and no group of a test is in the training, whoever judged it, and users stay apart."""
+    world = make_world(users=20, bases=2, pairs_per_user=30, seed=0)
+    path = tmp_path / "pairs.jsonl"
+    rows = [{**row, "group": f"g{number % 7}", "prompt": f"p{number % 21}"} for number, row in enumerate(world.rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    judged = judged_texts(str(path), {}, features="length", min_pairs=2)
+    held_out = set()
+    for seed in range(3):
+        task = pair_task(judged, seed=seed)
+        trained = set(task.train.group) | set(task.context.group)
+        tested = set(task.seen_test.group) | set(task.unseen_test.group)
+        assert not trained & tested
+        assert trained | tested == {f"g{number}" for number in range(7)}
+        assert len(tested) == 3  # 30 % of seven groups, just exceeded
+        assert not set(task.train.ids) & set(task.context.ids)
+        assert set(task.seen_test.ids) <= set(task.train.ids)
+        assert set(task.unseen_test.ids) == set(task.context.ids)
+        held_out.add(frozenset(tested))
+    assert len(held_out) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"apart": "nobody"}, "apart: expected 'everyone' or 'user', got 'nobody'"),
+        ({"unseen": 1.0}, "unseen: expected a share between 0 and 1, got 1.0"),
+        ({}, "pairs: expected at least two groups that share no prompt, got one"),
+    ],
+)
+def test_groups_that_cannot_be_held_out(tmp_path: Path, options: dict, message: str) -> None:
+    world = make_world(users=6, bases=2, pairs_per_user=10, seed=0)
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({**row, "group": "one"}) + "\n" for row in world.rows), encoding="utf-8")
+    judged = judged_texts(str(path), {}, features="length", min_pairs=2)
+    with pytest.raises(ValueError, match=message):
+        pair_task(judged, **options)
+    with pytest.raises(ValueError, match="min_pairs: no user has 11 pairs; the most of any user is 10"):
+        judged_texts(str(path), {}, features="length", min_pairs=11)
