@@ -15,6 +15,7 @@ from palm.data.schema import PairError, Text, normalise_side, text_id
 logger = logging.getLogger(__name__)
 
 _TEXTS = ("prompt", "response")
+_LARGEST = 1e150  # sums and squares of such scores are still numbers
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,11 @@ def _score(row: Mapping[str, Any], attribute: str, where: str) -> float:
         raise PairError(f"{where}, column {attribute!r}: missing, there are {', '.join(map(repr, known))}")
     try:
         score = math.nan if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
-    if not math.isfinite(score):
+    if not abs(score) < _LARGEST:
+        expected = "a finite number" if not math.isfinite(score) else f"a number below {_LARGEST:g} in size"
         raise PairError(
-            f"{where}, column {attribute!r}: expected a finite number, got {value!r:.60}; drop_invalid=True leaves such rows out"
+            f"{where}, column {attribute!r}: expected {expected}, got {value!r:.60}; drop_invalid=True leaves such rows out"
         )
     return score

@@ -25,8 +25,8 @@ def read_rows(source: Source, *, split: str = "train", subset: str | None = None
         split, subset: of a data set on the Hub.
 
     Returns:
-        a name for messages, and the rows with their numbers, from 1 (a file's are line numbers where it has lines). A row is what
-        was found there: whoever takes it checks that it is a mapping. Rows of a CSV hold text.
+        a name for messages, and the rows with their numbers, from 1 (lines of a JSONL file; of a CSV, rows below its header). A
+        row is what was found there: whoever takes it checks that it is a mapping. Rows of a CSV hold text.
 
     Raises:
         PairError: there is no such file or split, or, as rows are taken, the file or data set cannot be read; the message names

@@ -3,7 +3,6 @@
 On the Hub as `openai/summarize_from_feedback`, configuration "comparisons". Users are the workers.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -51,10 +50,3 @@ def tldr_pairs(rows: Iterable[Mapping[str, Any]], *, posts_only: bool = True) ->
             "rejected": texts[1 - choice],
             "group": str(info.get("id") or text[:200]),
         }
-
-
-def most_active(pairs: Iterable[Mapping[str, Any]], *, least: int) -> list[dict[str, Any]]:
-    """Pairs of the users who have at least `least` of them: published protocols take workers with 100 or 150."""
-    listed = [dict(pair) for pair in pairs]
-    counts = Counter(pair["user"] for pair in listed)
-    return [pair for pair in listed if counts[pair["user"]] >= least]

@@ -16,6 +16,7 @@ import numpy as np
 from palm.rewards.logistic import logistic
 
 _CHUNK = 2**18  # numbers of a stack of scores: about what a processor's cache holds
+_LARGEST = 1e6  # size of a logit; beyond it a Hessian of pairs and prior loses the prior to rounding
 _FILLED = 1.25  # times as many pairs as a user has, at most, counting those filled up with
 
 
@@ -55,7 +56,7 @@ class Stack:
 
 
 def check_scores(scores: np.ndarray, bases: int) -> None:
-    """Refuse pair scores that are not (n, K) finite numbers.
+    """Refuse pair scores that are not (n, K) finite numbers of a size that can be told from its square.
 
     Raises:
         ValueError: they are not; the message names the shape or the pair.
@@ -64,6 +65,12 @@ def check_scores(scores: np.ndarray, bases: int) -> None:
         raise ValueError(f"scores: expected the shape (n, {bases}), got {scores.shape}")
     if not np.isfinite(scores).all():
         raise ValueError(f"scores: expected finite numbers, pair {int((~np.isfinite(scores).all(axis=1)).argmax())} has others")
+    if len(scores) and np.abs(scores).max() > _LARGEST:
+        pair = int(np.abs(scores).max(axis=1).argmax())
+        raise ValueError(
+            f"scores: expected logits of at most {_LARGEST:g} in size, pair {pair} has {np.abs(scores[pair]).max():g}; "
+            "divide rewards by their spread"
+        )
 
 
 def stack_users(scores: np.ndarray, code: np.ndarray, users: int) -> Iterator[Stack]:

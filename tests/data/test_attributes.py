@@ -83,9 +83,15 @@ def test_prompts_with_few_responses_are_left_out_unless_asked_for():
 @pytest.mark.parametrize(
     ("name", "row", "message"),
     [
-        ("a.jsonl", {"tone": None}, "a.jsonl, row 2, column 'tone': expected a finite number, got None; drop_invalid=True leaves"),
+        (
+            "a.jsonl",
+            {"tone": None},
+            "a.jsonl, row 2, column 'tone': expected a finite number, got None; drop_invalid=True leaves",
+        ),
         ("a.jsonl", {"tone": float("nan")}, "a.jsonl, row 2, column 'tone': expected a finite number, got nan"),
         ("a.jsonl", {"tone": float("inf")}, "a.jsonl, row 2, column 'tone': expected a finite number, got inf"),
+        ("a.jsonl", {"tone": 10**400}, r"a.jsonl, row 2, column 'tone': expected a finite number, got 1000"),
+        ("a.jsonl", {"tone": -1.7e308}, r"a.jsonl, row 2, column 'tone': expected a number below 1e\+150 in size, got -1.7e"),
         ("a.jsonl", {"tone": True}, "a.jsonl, row 2, column 'tone': expected a finite number, got True"),
         ("a.jsonl", {"tone": [3]}, r"a.jsonl, row 2, column 'tone': expected a finite number, got \[3\]"),
         ("a.csv", {"quality": ""}, "a.csv, row 2, column 'quality': expected a finite number, got ''"),

@@ -12,7 +12,7 @@ from palm.data.loaders import load_pairs
 from palm.data.personalllm import draw_users, read_scored
 from palm.data.prism import prism_pairs
 from palm.data.schema import PairError
-from palm.data.tldr import most_active, tldr_pairs
+from palm.data.tldr import tldr_pairs
 
 
 def test_tldr_rows_become_pairs_of_their_workers():
@@ -29,11 +29,6 @@ def test_tldr_leaves_out_articles_and_equal_summaries_unless_asked():
     same = tldr_row(summaries=[{"text": "Same."}, {"text": "Same. "}])
     assert list(tldr_pairs([article, same])) == []
     assert [pair["prompt"] for pair in tldr_pairs([article], posts_only=False)] == ["News.\n\nTL;DR:"]
-
-
-def test_workers_with_few_pairs_are_left_out():
-    pairs = [{"user": user, "n": n} for user, count in (("a", 3), ("b", 1), ("c", 2)) for n in range(count)]
-    assert {pair["user"] for pair in most_active(pairs, least=2)} == {"a", "c"}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,7 @@ def test_overwhelming_pairs_do_not_overflow():
     [
         (np.zeros((2, 3)), r"scores: expected the shape \(n, 2\), got \(2, 3\)"),
         (np.array([[0.0, 1.0], [np.nan, 0.0]]), "scores: expected finite numbers, pair 1 has others"),
+        (np.array([[0.0, 1.0], [-1e9, 0.0]]), r"scores: expected logits of at most 1e\+06 in size, pair 1 has 1e\+09"),
     ],
 )
 def test_bad_scores_are_refused(scores, message):

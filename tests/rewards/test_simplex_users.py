@@ -177,6 +177,7 @@ def test_one_basis_leaves_nothing_to_infer():
         (np.zeros((2, 2)), r"scores: expected the shape \(n, 3\), got \(2, 2\)"),
         (np.zeros(3), r"scores: expected the shape \(n, 3\), got \(3,\)"),
         (np.array([[0.0, 1, 2], [0, np.nan, 1]]), "scores: expected finite numbers, pair 1 has others"),
+        (np.array([[0.0, 1, 2], [0, 1e9, 1]]), r"scores: expected logits of at most 1e\+06 in size, pair 1 has 1e\+09"),
     ],
 )
 def test_bad_scores_are_refused(scores, message):
