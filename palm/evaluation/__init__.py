@@ -1,7 +1,14 @@
 """Accuracy, coverage, diversity, and what trained policies really give."""
 
 from palm.evaluation.accuracy import Accuracy, accuracy, compare, pooled
-from palm.evaluation.calibration import Reliability, accuracy_by_uncertainty, basis_angles, region_coverage, reliability
+from palm.evaluation.calibration import (
+    Reliability,
+    accuracy_by_uncertainty,
+    basis_angles,
+    logit_coverage,
+    region_coverage,
+    reliability,
+)
 from palm.evaluation.coverage import Coverage, coverage
 from palm.evaluation.diversity import Diversity, diversity
 from palm.evaluation.few_shot import FewShot, few_shot
@@ -22,6 +29,7 @@ __all__ = [
     "coverage",
     "diversity",
     "few_shot",
+    "logit_coverage",
     "pooled",
     "region_coverage",
     "reliability",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from palm.evaluation.accuracy import Accuracy
 from palm.evaluation.intervals import Estimate, bootstrap_mean
@@ -110,6 +110,31 @@ def region_coverage(users: UserWeights, truth: np.ndarray, *, level: float = 0.9
     reduced = tangent.T @ users.covariance @ tangent
     distance = np.einsum("uk,uk->u", away, np.linalg.solve(reduced + 1e-12 * np.eye(bases - 1), away[:, :, None])[:, :, 0])
     return float((distance <= chi2.ppf(level, bases - 1)).mean())
+
+
+def logit_coverage(scores: np.ndarray, users: UserWeights, code: np.ndarray, truth: np.ndarray, *, level: float = 0.9) -> float:
+    """Share of pairs whose true logit lies in the interval that the user's posterior gives it.
+
+    Where bases are learned, users' true weights on them are not defined; the logits that they lead to are. What is unsure of the
+    bases is not in the interval.
+
+    Args:
+        scores: (n, K) of pairs, in logits per unit of weight.
+        users: posteriors of U users.
+        code: (n,) place of each pair's user among them.
+        truth: (n,) true logits.
+        level: of the interval.
+
+    Raises:
+        ValueError: there are no pairs, or `level` is out of range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number between 0 and 1, got {level}")
+    if len(scores) == 0:
+        raise ValueError("scores: expected at least one pair, got none")
+    centre = np.einsum("nk,nk->n", scores, users.mean[code])
+    variance = np.einsum("nk,nkl,nl->n", scores, users.covariance[code], scores, optimize=True)
+    return float((np.abs(truth - centre) <= norm.ppf(0.5 + level / 2) * np.sqrt(variance)).mean())
 
 
 def basis_angles(first: np.ndarray, second: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:

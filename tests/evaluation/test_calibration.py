@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palm.evaluation.calibration import basis_angles, region_coverage, reliability
+from palm.evaluation.calibration import basis_angles, logit_coverage, region_coverage, reliability
 from palm.features.pairs import PairFeatures
 from palm.rewards import BradleyTerry
 from palm.rewards.simplex_users import Population, infer_weights
@@ -46,6 +46,25 @@ def test_regions_of_users_drawn_from_the_prior_hold_what_they_say():
     assert region_coverage(users, weights, level=0.5) == pytest.approx(0.5, abs=0.1)
     sure = UserWeights(users.ids, users.mean, users.covariance / 100)
     assert region_coverage(sure, weights) < 0.3
+
+
+def test_intervals_of_logits_hold_what_they_say():
+    """True weights drawn from the posterior itself."""
+    rng = np.random.default_rng(2)
+    root = rng.normal(size=(300, 3, 3)) * 0.2
+    ids, mean = np.array([f"u{n:03d}" for n in range(300)]), rng.normal(size=(300, 3))
+    users = UserWeights(ids, mean, root @ root.transpose(0, 2, 1), geometry="linear")
+    weights = users.mean + np.einsum("ukl,ul->uk", root, rng.normal(size=(300, 3)))
+    code = np.repeat(np.arange(300), 40)
+    scores = rng.normal(size=(len(code), 3))
+    truth = np.einsum("nk,nk->n", scores, weights[code])
+    assert logit_coverage(scores, users, code, truth, level=0.9) == pytest.approx(0.9, abs=0.03)
+    assert logit_coverage(scores, users, code, truth, level=0.5) == pytest.approx(0.5, abs=0.05)
+    assert logit_coverage(scores, users, code, truth + 10) < 0.02
+    with pytest.raises(ValueError, match=r"level: expected a number between 0 and 1, got 0\.0"):
+        logit_coverage(scores, users, code, truth, level=0.0)
+    with pytest.raises(ValueError, match="scores: expected at least one pair, got none"):
+        logit_coverage(scores[:0], users, code[:0], truth[:0])
 
 
 def test_angles_between_rewards_do_not_see_directions_that_no_text_moves_along():

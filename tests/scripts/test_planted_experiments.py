@@ -147,3 +147,26 @@ def test_bad_arguments_are_refused(script, arguments, message):
     done = _run(script, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_regions_hold_about_what_they_say_where_bases_are_known() -> None:
+    record = _record("evaluate_regions.py", "--users", "150", "--seeds", "2", "--shots", "5", "20", "--methods", "LoRe:rank=4")
+    assert [row["pairs"] for row in record["rows"]] == [5, 20]
+    for row in record["rows"]:
+        assert 0.7 < row["logits, bases known"]["mean"] <= 1
+        assert row["logits, LoRe:rank=4"]["mean"] < row["logits, bases known"]["mean"]  # what is unsure of the bases is not in it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "VPL"), "--methods: expected names out of LoRe, PReF, VRF, got 'VPL'"),
+        (("--shots", "-1"), "--shots: expected numbers of at least 0, got -1"),
+        (("--level", "1"), "--level: expected a number between 0 and 1, got 1.0"),
+        (("--seeds", "0"), "--seeds: expected at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_of_regions_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    done = _run("evaluate_regions.py", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
