@@ -2,15 +2,15 @@
 """Reward models on one data set: accuracy for seen users, and for unseen ones by how many pairs they gave, against Bradley-Terry.
 
     python scripts/evaluate_rewards.py ratings ../shared/data/jester5k/ratings.csv.gz \\
-        --columns user=user_id,item=joke_id,score=rating --users 2000 1000
+        --columns user=user_id,item=joke_id,score=rating --users 2000 1000 --texts ../shared/data/jester5k/jokes.jsonl.gz
     python scripts/evaluate_rewards.py pairs ../shared/data/ukpconvarg1/pairs.jsonl.gz \\
         --columns user=user_id,group=topic --group-until _ --min-pairs 50 --features tfidf
 
-Ratings: items are told apart by identity alone, and a quarter of each user's items is held out before pairs are made, since
-pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out, of everyone unless
-`--apart user` says that others may be trained on what somebody is tested on. Features of texts are `tfidf`, `length`, `format`
-(the last two find leaks), or the folder or Hub id of a model. Every gain is over Bradley-Terry on the same users, with a 95 %
-interval over users; with several seeds, users and what is held out are drawn anew for each.
+Ratings: items are told apart by identity alone unless `--texts` has what they say; a quarter of each user's items is held out
+before pairs are made, since pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out,
+of everyone unless `--apart user` says that others may be trained on what somebody is tested on. Features of texts are `tfidf`,
+`length`, `format` (the last two find leaks), or the folder or Hub id of a model. Every gain is over Bradley-Terry on the same
+users, with a 95 % interval over users; with several seeds, users and what is held out are drawn anew for each.
 Prints a table and one JSON line, which has more: log-loss, calibration, accuracy by how well a user is known, times.
 """
 
@@ -74,7 +74,7 @@ def main() -> None:
         parser.error(str(error))
     print("; ".join(", ".join(f"{name}: {count}" for name, count in size.items()) for size in sizes) + "\n")
     _print_table(rows)
-    features = options.features if options.kind == "pairs" else "identity"
+    features = options.features if options.kind == "pairs" or options.texts else "identity"
     print(json.dumps({"file": options.file, "features": features, "seeds": list(seeds), "splits": sizes, "rows": rows}))
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from palm.data.rows import Source, read_rows
+from palm.data.schema import PairError
+
 
 @dataclass(frozen=True)
 class Ratings:
@@ -148,3 +151,30 @@ def load_ratings(path: str | Path, *, columns: Mapping[str, str] | None = None) 
         return Ratings(table[names["user"]].to_numpy(), table[names["item"]].to_numpy(), score)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def load_item_texts(source: Source, *, columns: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Texts of rated items, by their ids.
+
+    Args:
+        source: a table with the columns item and text, as `palm.load_pairs` takes it.
+        columns: where these are found, such as `{"item": "joke_id"}`.
+
+    Raises:
+        PairError: a column is missing, a text is empty, or an item comes twice; the message names the row.
+    """
+    names = {name: (columns or {}).get(name, name) for name in ("item", "text")}
+    label, rows = read_rows(source)
+    texts: dict[str, str] = {}
+    for number, row in rows:
+        where = f"{label}, row {number}"
+        for column in names.values():
+            if not isinstance(row, Mapping) or row.get(column) in (None, ""):
+                raise PairError(f"{where}, column {column!r}: expected a value, got none")
+        item, text = str(row[names["item"]]), row[names["text"]]
+        if not isinstance(text, str):
+            raise PairError(f"{where}, column {names['text']!r}: expected text, got {text!r:.60}")
+        if item in texts:
+            raise PairError(f"{where}, column {names['item']!r}: {item!r} comes again")
+        texts[item] = text
+    return texts

@@ -4,7 +4,7 @@ Nobody is tested on a group, or an item, that they are known by. Whether other u
 caller's choice for groups; items that everyone rates are known to others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from palm.data.loaders import load_pairs
 from palm.data.ratings import Ratings
+from palm.data.schema import Text
 from palm.data.splits import split_groups, split_users
 from palm.features.encode import distinct_texts, load_encoder
 from palm.features.pairs import PairFeatures
@@ -35,8 +36,23 @@ class Task:
     unseen_test: PairFeatures
 
 
-def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: int, seed: int) -> Task:
-    """Seen and unseen users of a set of ratings; items are told apart by identity alone.
+def item_features(ratings: Ratings, texts: Mapping[str, str], features: str, *, dim: int = 128, seed: int = 0) -> np.ndarray:
+    """(items, d) features of the rated items' texts, in the order of the sorted ids.
+
+    Raises:
+        ValueError: an item has no text.
+    """
+    items = np.unique(ratings.item)
+    lacking = [item for item in items.tolist() if item not in texts]
+    if lacking:
+        raise ValueError(f"texts: expected one for every item, {len(lacking)} have none; the first is {lacking[0]!r}")
+    return _encoded([("", texts[item]) for item in items.tolist()], features, dim, seed)
+
+
+def rating_task(
+    ratings: Ratings, *, users: tuple[int, int], train: int, test: int, seed: int, features: np.ndarray | None = None
+) -> Task:
+    """Seen and unseen users of a set of ratings.
 
     A quarter of each user's items is held out before pairs are made, since pairs of the same items follow from each other.
 
@@ -46,9 +62,10 @@ def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: i
         train: pairs of a seen user, at most.
         test: held-out pairs of a user, at most.
         seed: of users, items and pairs.
+        features: (items, d) of the items, in the order of their sorted ids; by default they are told apart by identity alone.
 
     Raises:
-        ValueError: there are not as many users.
+        ValueError: there are not as many users, or features are not of these items.
     """
     ids = np.unique(ratings.user)
     if sum(users) > len(ids):
@@ -56,12 +73,14 @@ def rating_task(ratings: Ratings, *, users: tuple[int, int], train: int, test: i
     drawn = np.random.default_rng(seed).permutation(ids)
     items = np.unique(ratings.item)
     early, late = ratings.split(0.25, seed=seed)
-    identity = np.eye(len(items), dtype=np.float32)
+    if features is not None and len(features) != len(items):
+        raise ValueError(f"features: expected a row for each of {len(items)} items, got {len(features)}")
+    described = np.eye(len(items), dtype=np.float32) if features is None else features
 
     def made(side: Ratings, part: np.ndarray, most: int | None) -> PairFeatures:
         pairs = side.of(part).pairs(per_user=most, least_gap=1e-9, seed=seed)
         return PairFeatures.from_items(
-            pairs["user"], identity, np.searchsorted(items, pairs["chosen"]), np.searchsorted(items, pairs["rejected"])
+            pairs["user"], described, np.searchsorted(items, pairs["chosen"]), np.searchsorted(items, pairs["rejected"])
         )
 
     seen, unseen = drawn[: users[0]], drawn[users[0] : sum(users)]
@@ -111,12 +130,13 @@ def judged_texts(
         raise ValueError(f"min_pairs: no user has {min_pairs} pairs; the most of any user is {count.max(initial=0)}")
     pairs = pairs.select(np.flatnonzero(count[code] >= min_pairs))
     texts = distinct_texts(pairs)
+    return JudgedTexts(pairs, _encoded(texts.texts, features, dim, seed), texts.chosen, texts.rejected)
+
+
+def _encoded(texts: Sequence[tuple[Text, Text]], features: str, dim: int, seed: int) -> np.ndarray:
     if features in SURFACES:
-        options = {"dim": dim, "seed": seed} if features == "tfidf" else {}
-        items = SURFACES[features](texts.texts, **options)
-    else:
-        items = load_encoder(features, pooling="mean+last", max_length=384).encode(texts.texts)[0]
-    return JudgedTexts(pairs, items, texts.chosen, texts.rejected)
+        return SURFACES[features](texts, **({"dim": dim, "seed": seed} if features == "tfidf" else {}))
+    return load_encoder(features, pooling="mean+last", max_length=384).encode(texts)[0]
 
 
 def pair_task(judged: JudgedTexts, *, unseen: float = 0.25, apart: str = "everyone", seed: int = 0) -> Task:

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Callable
 
-from palm.data.ratings import load_ratings
-from palm.evaluation.tasks import Task, judged_texts, pair_task, rating_task
+from palm.data.ratings import load_item_texts, load_ratings
+from palm.evaluation.tasks import Task, item_features, judged_texts, pair_task, rating_task
 
 
 def add_task_arguments(parser: argparse.ArgumentParser, *, planted: bool = False) -> None:
@@ -15,9 +15,10 @@ def add_task_arguments(parser: argparse.ArgumentParser, *, planted: bool = False
     parser.add_argument("--users", type=int, nargs=2, default=[2000, 1000], help="ratings: seen and unseen (default: 2000 1000)")
     parser.add_argument("--train-pairs", type=int, default=100, help="ratings: of each seen user (default: 100)")
     parser.add_argument("--test-pairs", type=int, default=20, help="ratings: of each user (default: 20)")
+    parser.add_argument("--texts", help="ratings: a table of item and text; items are told apart by identity unless given")
     parser.add_argument("--group-until", default="", help="pairs: groups that agree up to this text are one")
-    parser.add_argument("--features", default="tfidf", help="pairs: tfidf, length, format, or a model (default: tfidf)")
-    parser.add_argument("--dim", type=int, default=128, help="pairs: numbers of tfidf features (default: 128)")
+    parser.add_argument("--features", default="tfidf", help="of texts: tfidf, length, format, or a model (default: tfidf)")
+    parser.add_argument("--dim", type=int, default=128, help="numbers of tfidf features (default: 128)")
     parser.add_argument("--min-pairs", type=int, default=20, help="pairs: of a user (default: 20)")
     parser.add_argument("--unseen", type=float, default=0.25, help="pairs: share of the users (default: 0.25)")
     parser.add_argument("--apart", choices=["everyone", "user"], default="everyone", help="pairs: whom groups are held out of")
@@ -39,9 +40,14 @@ def task_maker(options: argparse.Namespace) -> Callable[[int], Task]:
     if options.file is None:
         raise ValueError(f"file: expected one for {options.kind!r}, got none")
     if options.kind == "ratings":
-        ratings, users = load_ratings(options.file, columns=columns), (options.users[0], options.users[1])
+        rated = {name: column for name, column in columns.items() if name != "text"}
+        ratings, users = load_ratings(options.file, columns=rated), (options.users[0], options.users[1])
         sizes = {"train": options.train_pairs, "test": options.test_pairs}
-        return lambda seed: _with_pairs(rating_task(ratings, users=users, **sizes, seed=seed))
+        features = None
+        if options.texts:
+            texts = load_item_texts(options.texts, columns=columns)
+            features = item_features(ratings, texts, options.features, dim=options.dim, seed=options.seed)
+        return lambda seed: _with_pairs(rating_task(ratings, users=users, **sizes, seed=seed, features=features))
     judged = judged_texts(
         options.file,
         columns,

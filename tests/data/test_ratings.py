@@ -5,7 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from palm.data.ratings import Ratings, load_ratings
+from palm.data.ratings import Ratings, load_item_texts, load_ratings
+from palm.data.schema import PairError
 
 
 def some(users=8, items=15, seed=0):
@@ -119,3 +120,24 @@ def test_truncated_and_missing_files_are_named(tmp_path):
 def test_bad_arguments_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(some())
+
+
+def test_texts_of_items_are_read_by_their_ids(tmp_path):
+    path = tmp_path / "jokes.jsonl"
+    path.write_text('{"joke": 3, "text": "Knock, knock."}\n{"joke": 10, "text": "Toc, toc – \u00e7a va?"}\n', encoding="utf-8")
+    assert load_item_texts(path, columns={"item": "joke"}) == {"3": "Knock, knock.", "10": "Toc, toc – \u00e7a va?"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"item": "a"}], "row 1, column 'text': expected a value, got none"),
+        ([{"item": "a", "text": "x"}, {"item": "", "text": "y"}], "row 2, column 'item': expected a value, got none"),
+        ([{"item": "a", "text": ["x"]}], r"row 1, column 'text': expected text, got \['x'\]"),
+        ([{"item": "a", "text": "x"}, {"item": "a", "text": "y"}], "row 2, column 'item': 'a' comes again"),
+        (["a"], "row 1, column 'item': expected a value, got none"),
+    ],
+)
+def test_bad_texts_of_items_are_named(rows, message):
+    with pytest.raises(PairError, match=message):
+        load_item_texts(rows)

@@ -53,6 +53,21 @@ def test_opposite_tastes_are_found_in_ratings(ratings: Path) -> None:
         assert rows[1][f"{part} gain"]["low"] > 0.2
 
 
+def test_rated_items_can_be_known_by_their_texts(ratings: Path, tmp_path: Path) -> None:
+    """Texts say which of two tastes an item meets; every item needs one."""
+    taste, texts = np.random.default_rng(0).normal(size=24), tmp_path / "texts.jsonl"
+    options = ["--users", "80", "40", "--columns", "user=who,text=says", "--methods", "LoRe:rank=2", "--texts", texts]
+    rows = [{"item": f"i{item}", "says": "sweet and mild" if taste[item] > 0 else "sour and hot"} for item in range(24)]
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    record, found = _rows("ratings", ratings, *options)
+    assert record["features"] == "tfidf"
+    assert found[1]["unseen all gain"]["low"] > 0.1
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
+    done = _run("ratings", ratings, *options)
+    assert done.returncode != 0
+    assert "texts: expected one for every item, 1 have none; the first is 'i0'" in done.stderr
+
+
 def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
     world = make_world(users=30, bases=2, pairs_per_user=40, seed=0)
     path = tmp_path / "pairs.jsonl"
