@@ -73,7 +73,8 @@ def diversity(
     for name, own in tokens.items():
         others = [text for other, texts in tokens.items() if other != name for text in texts]
         if own and others:
-            between += [bleu(text, others) for text in own[:50]]
+            references = References(others)
+            between += [references.bleu(text) for text in own[:50]]
     return Diversity(
         distinct={name: (distinct_n(texts, 1), distinct_n(texts, 2)) for name, texts in responses.items()},
         self_bleu={name: self_bleu(texts) for name, texts in tokens.items()},
@@ -107,29 +108,58 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     """
     if len(texts) < 2:
         return 0.0
-    return float(np.mean([bleu(text, [*texts[:index], *texts[index + 1 :]]) for index, text in enumerate(texts)]))
+    references = References(texts)
+    return float(np.mean([references.bleu(text, without=place) for place, text in enumerate(texts)]))
 
 
 def bleu(text: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """BLEU-4 of one text with uniform weights, add-one smoothing above unigrams, and brevity penalty: 0 to 1.
+    """BLEU-4 of one text; see `References.bleu`."""
+    return References(references).bleu(text)
 
-    Sources: K. Papineni et al., "BLEU", ACL 2002; smoothing: C.-Y. Lin, F. Och, "ORANGE", COLING 2004.
+
+class References:
+    """Texts that others are compared with; counted once, O(words), then a comparison costs as much as its own text.
+
+    For every n-gram its two largest counts in a text are kept, and where the largest is: so any one text can be left out.
     """
-    if not text or not references:
-        return 0.0
-    total = 0.0
-    for n in range(1, 5):
-        grams = Counter(_grams(text, n))
-        ceiling: Counter[tuple[str, ...]] = Counter()
-        for reference in references:
-            ceiling |= Counter(gram for gram in _grams(reference, n) if gram in grams)
-        matched = sum(min(count, ceiling[gram]) for gram, count in grams.items())
-        smooth = int(n > 1)
-        if matched + smooth == 0:
+
+    def __init__(self, texts: Sequence[Sequence[str]]) -> None:
+        """Count the texts' n-grams up to n = 4."""
+        self._lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        self._largest: dict[tuple[str, ...], tuple[int, int, int]] = {}  # count, text that has it, largest of the others
+        for place, text in enumerate(texts):
+            for n in range(1, 5):
+                for gram, count in Counter(_grams(text, n)).items():
+                    most, holder, second = self._largest.get(gram, (0, -1, 0))
+                    if count > most:
+                        self._largest[gram] = count, place, most
+                    elif count > second:
+                        self._largest[gram] = most, holder, count
+
+    def bleu(self, text: Sequence[str], *, without: int | None = None) -> float:
+        """BLEU-4 with uniform weights, add-one smoothing above unigrams, and brevity penalty: 0 to 1.
+
+        Args:
+            text: words.
+            without: place of a text to leave out.
+
+        Sources: K. Papineni et al., "BLEU", ACL 2002; smoothing: C.-Y. Lin, F. Och, "ORANGE", COLING 2004.
+        """
+        lengths = self._lengths if without is None else np.delete(self._lengths, without)
+        if not text or len(lengths) == 0:
             return 0.0
-        total += math.log((matched + smooth) / (max(len(text) - n + 1, 0) + smooth)) / 4
-    closest = min((abs(len(reference) - len(text)), len(reference)) for reference in references)[1]
-    return math.exp(total + min(0.0, 1.0 - closest / len(text)))
+        total = 0.0
+        for n in range(1, 5):
+            matched = 0
+            for gram, count in Counter(_grams(text, n)).items():
+                most, holder, second = self._largest.get(gram, (0, -1, 0))
+                matched += min(count, second if holder == without else most)
+            smooth = int(n > 1)
+            if matched + smooth == 0:
+                return 0.0
+            total += math.log((matched + smooth) / (max(len(text) - n + 1, 0) + smooth)) / 4
+        closest = lengths[np.lexsort((lengths, np.abs(lengths - len(text))))[0]]
+        return math.exp(total + min(0.0, 1.0 - float(closest) / len(text)))
 
 
 def _grams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

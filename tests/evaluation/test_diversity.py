@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palm.evaluation import diversity
-from palm.evaluation.diversity import bleu, distinct_n, perplexity, self_bleu
+from palm.evaluation.diversity import References, bleu, distinct_n, perplexity, self_bleu
 
 
 def test_perplexity_counts_members_in_effect():
@@ -96,3 +96,16 @@ def test_no_policies_leave_everyone_to_the_reference(planned):
     found = diversity(empty, {})
     np.testing.assert_array_equal(found.serving_share, [1])
     assert found.serving_perplexity == 1
+
+
+def test_a_text_left_out_is_as_if_it_were_not_there():
+    """Against a plain count of everything anew, on texts with many shared and repeated words, equal ones among them."""
+    rng = np.random.default_rng(0)
+    texts = [rng.choice(list("abcdef"), size=rng.integers(1, 15)).tolist() for _ in range(30)]
+    texts += [texts[3], texts[7], []]
+    everyone = References(texts)
+    for place, text in enumerate(texts):
+        alone = bleu(text, [*texts[:place], *texts[place + 1 :]])
+        assert everyone.bleu(text, without=place) == pytest.approx(alone, abs=1e-15)
+    changed = [everyone.bleu(text) != everyone.bleu(text, without=place) for place, text in enumerate(texts)]
+    assert any(changed)
