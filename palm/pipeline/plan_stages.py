@@ -74,6 +74,10 @@ def check_rewards(config: Config) -> None:
             close = get_close_matches(str(option), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
             raise PipelineError(f"rewards.options.{option}: {config.rewards.method} has no such option{hint}")
+    try:
+        method(**config.rewards.options)
+    except (TypeError, ValueError) as error:
+        raise PipelineError(f"rewards.options.{error}") from error
     given = bool(config.features.functions or config.features.reward_models)
     if given != (config.rewards.method == "Given"):
         raise PipelineError(

@@ -27,6 +27,14 @@ class BradleyTerry:
     penalty: float | None = None
     geometry: ClassVar[str] = "none"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        check_positive(self, "penalty", optional=True)
+
     def fit(self, features: PairFeatures, seed: int = 0) -> PopulationModel:
         """Learn the reward.
 
@@ -35,9 +43,8 @@ class BradleyTerry:
             seed: of the cross-validation's folds.
 
         Raises:
-            ValueError: there are no pairs, or `penalty` is not positive.
+            ValueError: there are no pairs.
         """
-        check_positive(self, "penalty", optional=True)
         check_pairs(features)
         data = Standardised.of(features)
         with one_scipy_thread():

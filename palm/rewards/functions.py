@@ -105,6 +105,14 @@ class Given:
     concentration: float = 0.1
     geometry: ClassVar[str] = "simplex"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        check_positive(self, "concentration")
+
     def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
         """Calibrate each reward into [0, 1], and learn how sharply users judge and what the population wants.
 
@@ -113,10 +121,8 @@ class Given:
             seed: not used; nothing here is random.
 
         Raises:
-            ValueError: there are no pairs, `names` has another length than there are rewards, or `concentration` is not a
-                positive number.
+            ValueError: there are no pairs, or `names` has another length than there are rewards.
         """
-        check_positive(self, "concentration")
         check_pairs(features)
         bases = features.width
         names = self.names or tuple(f"basis-{k}" for k in range(bases))

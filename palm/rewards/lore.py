@@ -64,15 +64,11 @@ class LoRe:
     personal_penalties: tuple[float, ...] = field(default=(1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4), repr=False)
     geometry: ClassVar[str] = "simplex"
 
-    def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
-        """Learn bases, seen users' weights and the population's prior.
-
-        Args:
-            features: pairs of the seen users.
-            seed: of folds and random beginnings.
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
 
         Raises:
-            ValueError: there are no pairs, or a hyper-parameter is out of range.
+            ValueError: one is out of range; the message names it.
         """
         check_whole(self, "rank", "kinds", "rounds")
         check_penalties(self, "personal_penalties")
@@ -84,6 +80,17 @@ class LoRe:
             raise ValueError(f"preset: expected 'convex', {', '.join(map(repr, STEPS))}, got {self.preset!r}")
         if self.preset != "convex" and self.kinds > 1:
             raise ValueError(f"kinds: expected 1 with the preset {self.preset!r}, which has no prior, got {self.kinds}")
+
+    def fit(self, features: PairFeatures, seed: int = 0) -> SimplexModel:
+        """Learn bases, seen users' weights and the population's prior.
+
+        Args:
+            features: pairs of the seen users.
+            seed: of folds and random beginnings.
+
+        Raises:
+            ValueError: there are no pairs.
+        """
         check_pairs(features)
         data = Standardised.of(features)
         if self.preset != "convex":

@@ -58,6 +58,17 @@ class PAL:
     scale_rate: float = 1e-1
     geometry: ClassVar[str] = "latent"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        check_whole(self, "prototypes", "hidden", "dim", "steps", "batch_pairs")
+        check_positive(self, "user_rate", "network_rate", "scale_rate")
+        if self.variant not in ("A", "B"):
+            raise ValueError(f"variant: expected 'A' or 'B', got {self.variant!r}")
+
     def fit(self, features: PairFeatures, seed: int = 0) -> PALModel:
         """Train prototypes, networks and the seen users' mixtures.
 
@@ -66,12 +77,8 @@ class PAL:
             seed: of the beginning and of the order of pairs.
 
         Raises:
-            ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
+            ValueError: there are no pairs, or a feature is not finite.
         """
-        check_whole(self, "prototypes", "hidden", "dim", "steps", "batch_pairs")
-        check_positive(self, "user_rate", "network_rate", "scale_rate")
-        if self.variant not in ("A", "B"):
-            raise ValueError(f"variant: expected 'A' or 'B', got {self.variant!r}")
         check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)

@@ -53,6 +53,17 @@ class PReF:
     penalties: tuple[float, ...] = field(default=(3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3), repr=False)
     geometry: ClassVar[str] = "linear"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        check_whole(self, "rank", "imputations", "rounds")
+        check_penalties(self, "penalties")
+        check_positive(self, "penalty", optional=True)
+        check_positive(self, "user_penalty")
+
     def fit(self, features: PairFeatures, seed: int = 0) -> LinearModel:
         """Learn bases, seen users' vectors and the population's prior.
 
@@ -61,12 +72,8 @@ class PReF:
             seed: of the decomposition's beginning and of folds.
 
         Raises:
-            ValueError: there are no pairs, or a hyper-parameter is out of range.
+            ValueError: there are no pairs.
         """
-        check_whole(self, "rank", "imputations", "rounds")
-        check_penalties(self, "penalties")
-        check_positive(self, "penalty", optional=True)
-        check_positive(self, "user_penalty")
         check_pairs(features)
         data = Standardised.of(features)
         with one_scipy_thread():

@@ -53,6 +53,16 @@ class VPL:
     weight_decay: float = 0.01
     geometry: ClassVar[str] = "latent"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        check_whole(self, "latent", "hidden", "cycles")
+        check_not_negative(self, "kl_weight")
+        self._schedule().check()
+
     def fit(self, features: PairFeatures, seed: int = 0) -> VPLModel:
         """Train encoder and reward on the seen users.
 
@@ -61,12 +71,8 @@ class VPL:
             seed: of the networks' beginning, contexts and noise.
 
         Raises:
-            ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
+            ValueError: there are no pairs, or a feature is not finite.
         """
-        check_whole(self, "latent", "hidden", "cycles")
-        check_not_negative(self, "kl_weight")
-        schedule = Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
-        schedule.check()
         check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)
@@ -80,7 +86,7 @@ class VPL:
             done += 1
             return _loss(self, module, pairs, standard, episode, noise, weight)
 
-        history = train_on_episodes(module, pairs, loss, schedule, seed=seed)
+        history = train_on_episodes(module, pairs, loss, self._schedule(), seed=seed)
         return self._finish(pairs, module, standard, history)
 
     def _finish(self, pairs: PairFeatures, module: Any, standard: tuple[np.ndarray, np.ndarray], history: list[float]) -> VPLModel:
@@ -99,6 +105,9 @@ class VPL:
         seen = model.infer(pairs)
         details = {**model.details, "active_units": active_units(seen.mean)}
         return replace(model, seen=seen, population=seen.pooled(), details=details)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
 
 
 def annealing(done: float, cycles: int) -> float:

@@ -62,6 +62,15 @@ class VRF(VRFObjective):
     weight_decay: float = 0.01
     geometry: ClassVar[str] = "simplex"
 
+    def __post_init__(self) -> None:
+        """Check the hyper-parameters.
+
+        Raises:
+            ValueError: one is out of range; the message names it.
+        """
+        self.check()
+        self._schedule().check()
+
     def fit(self, features: PairFeatures, seed: int = 0) -> VRFModel:
         """Train encoder, bases and rewards on the seen users.
 
@@ -70,24 +79,20 @@ class VRF(VRFObjective):
             seed: of the networks' beginning, contexts and noise.
 
         Raises:
-            ValueError: there are no pairs, a feature is not finite, or a hyper-parameter is out of range.
+            ValueError: there are no pairs, or a feature is not finite.
         """
-        schedule = self._schedule()
         check_pairs(features)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "VRF")):
             module = self.module(pairs.width)
         history = train_on_episodes(
-            module, pairs, lambda episode, noise: _loss(self, module, pairs, standard, episode, noise), schedule, seed=seed
+            module, pairs, lambda episode, noise: _loss(self, module, pairs, standard, episode, noise), self._schedule(), seed=seed
         )
         return fitted_model(self, pairs, module, *standard, history)
 
     def _schedule(self) -> Schedule:
-        self.check()
-        schedule = Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
-        schedule.check()
-        return schedule
+        return Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)
 
 
 def fitted_model(

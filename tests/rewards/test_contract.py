@@ -261,3 +261,20 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
         TypeError, match=rf"model: expected one with pair_scores \(of LoRe, PReF, VRF, Given\), got a {type(model).__name__}"
     ):
         ask(model, small.unseen_context, budget=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("BradleyTerry", {"penalty": 0.0}),
+        ("Given", {"concentration": -1.0}),
+        ("LoRe", {"rank": 0}),
+        ("PAL", {"variant": "C"}),
+        ("PReF", {"user_penalty": float("nan")}),
+        ("VPL", {"learning_rate": 0.0}),
+        ("VRF", {"samples": 0}),
+    ],
+)
+def test_hyper_parameters_out_of_range_are_refused_before_there_is_data(name, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected "):
+        METHODS[name](**options)
