@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import hstack
 
-from palm.data.schema import Text
+from palm.data.schema import Text, plain_text
 
 _MARKS = (r"^#+ ", r"^\s*[-*] ", r"^\s*\d+[.)] ", r"\*\*", r"`", r"\|", r"\n", r"\?", r"!", r":", r"https?://", r"[^\x00-\x7f]")
 
@@ -41,7 +41,7 @@ def tfidf_features(texts: Sequence[tuple[Text, Text]], *, dim: int = 128, seed: 
         raise ValueError(f"texts: expected at least two, got {len(texts)}")
     if not dim >= 1:
         raise ValueError(f"dim: expected at least 1, got {dim}")
-    plain = [_response(response) for _, response in texts]
+    plain = [plain_text(response) for _, response in texts]
     words = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
     characters = CountVectorizer(analyzer="char_wb", ngram_range=(3, 4))
     weighed = []
@@ -61,7 +61,7 @@ def tfidf_features(texts: Sequence[tuple[Text, Text]], *, dim: int = 128, seed: 
 
 def length_features(texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
     """(n, 3) float32: logarithms of the numbers of characters, words and lines of each response."""
-    plain = [_response(response) for _, response in texts]
+    plain = [plain_text(response) for _, response in texts]
     counts = [(len(text), len(text.split()), text.count("\n") + 1) for text in plain]
     return np.log1p(np.array(counts, dtype=np.float32).reshape(-1, 3))
 
@@ -74,12 +74,8 @@ def format_features(texts: Sequence[tuple[Text, Text]]) -> np.ndarray:
     """
     rows = []
     for _, response in texts:
-        text = _response(response)
+        text = plain_text(response)
         marks = [len(re.findall(mark, text, flags=re.MULTILINE)) for mark in _MARKS]
         messages = len(response) if isinstance(response, list) else 0
         rows.append([*marks, float(messages > 0), messages, float(text != text.strip()), float(not text[:1].isupper())])
     return np.log1p(np.array(rows, dtype=np.float32).reshape(-1, len(_MARKS) + 4))
-
-
-def _response(response: Text) -> str:
-    return response if isinstance(response, str) else "\n".join(message["content"] for message in response)
