@@ -121,7 +121,8 @@ def describe(kind: Any, prefix: str) -> str:
     listed = re.sub(r"^ {4}([^:\n]+):", r"- **\1**:", described, flags=re.MULTILINE)
     values = {field.name: _default(field) for field in dataclasses.fields(kind)}
     defaults = ", ".join(f"{name}={value}" for name, value in values.items() if not dataclasses.is_dataclass(value))
-    return f"\n\nSettings, as {prefix}NAME=VALUE:\n\n{listed}\n\nDefaults: {defaults}"
+    nested = "".join(describe(type(value), f"{prefix}{name}.") for name, value in values.items() if dataclasses.is_dataclass(value))
+    return f"\n\nSettings, as {prefix}NAME=VALUE:\n\n{listed}\n\nDefaults: {defaults}{nested}"
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

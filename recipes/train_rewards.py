@@ -14,8 +14,7 @@ from typing import Annotated
 import typer
 
 from palm.cli import describe, run_reward_training
-from palm.pipeline.config import DataConfig
-from palm.pipeline.reward_config import BackboneConfig, HeadConfig, RewardTraining
+from palm.pipeline.reward_config import RewardTraining
 
 _HELP = f"""Train a language or reward model end to end as the backbone of a personalised reward.
 
@@ -30,9 +29,6 @@ many texts as a block has pairs. Several processes share a step's blocks: two wi
 The last lines are the accuracy on held-out pairs of users seen in training and of others, inferred from `data.shots` pairs, and the
 same for simple models on the features as they were before training.
 {describe(RewardTraining, "")}
-{describe(DataConfig, "data.")}
-{describe(BackboneConfig, "backbone.")}
-{describe(HeadConfig, "rewards.")}
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)

@@ -217,6 +217,15 @@ def test_help_of_a_stage_describes_its_settings() -> None:
     assert "kl=0.1" in words
 
 
+def test_help_of_a_stage_describes_settings_within_its_settings() -> None:
+    done = subprocess.run([sys.executable, "-m", "palm.cli", "data", "--help"], capture_output=True, text=True, check=True)
+    words = " ".join(done.stdout.split())
+    assert "Settings, as data.planted.NAME=VALUE" in words
+    assert "sharpness: a pair whose utilities differ by u is judged that way with probability" in words
+    assert "Settings, as data.draw.NAME=VALUE" in words
+    assert "alpha=0.1" in words
+
+
 def test_version() -> None:
     done = subprocess.run([sys.executable, "-m", "palm.cli", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("palm 0.")

@@ -40,7 +40,14 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class PlantedConfig:
-    """The embedded world's size; see `palm.data.planted.make_world`."""
+    """The embedded world's size; see `palm.data.planted.make_world`.
+
+    Attributes:
+        users, bases, pairs_per_user: how many.
+        responses_per_prompt: that pairs are drawn from.
+        concentration: of the Dirichlet distribution of the users' weights; small where users want one thing each.
+        sharpness: a pair whose utilities differ by u is judged that way with probability sigmoid(sharpness u).
+    """
 
     users: int = 300
     bases: int = 3
