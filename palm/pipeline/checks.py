@@ -6,7 +6,8 @@ from typing import Any
 from palm.data import personalllm
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import PLANTED, SCRATCH
-from palm.pipeline.plan_stages import POOL, check_rewards
+from palm.pipeline.fit_stage import check_rewards
+from palm.pipeline.plan_stages import POOL
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
 from palm.rewards.functions import source_files

@@ -15,14 +15,8 @@ from palm.lm.logprobs import response_kl, response_logprobs
 from palm.lm.sampling import sample_to_folder
 from palm.lm.tokens import encode, encode_prompt
 from palm.pipeline.data_stages import PLANTED, featurise, planted_world, read_base, read_items, read_split_features
-from palm.pipeline.plan_stages import (
-    POOL,
-    oracle_for,
-    read_candidates,
-    read_main_model,
-    read_method,
-    read_tensor,
-)
+from palm.pipeline.fit_stage import read_main_model, read_method
+from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.runner import Context
 from palm.policies.adapters import Members

@@ -5,11 +5,7 @@ import numpy as np
 from palm.artifacts import write_json
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import base_name, read_base
-from palm.pipeline.plan_stages import (
-    baseline_names,
-    read_candidates,
-    read_tensor,
-)
+from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor
 from palm.pipeline.runner import Context
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.options import TrainingOptions

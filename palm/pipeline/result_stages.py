@@ -11,8 +11,9 @@ from palm.evaluation.measure import Measured
 from palm.evaluation.report import write_report
 from palm.pipeline.card import portfolio_card
 from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
+from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.measure_stages import read_measured
-from palm.pipeline.plan_stages import POOL, read_candidates, read_main_model, read_tensor
+from palm.pipeline.plan_stages import POOL, read_candidates, read_tensor
 from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context

@@ -14,8 +14,9 @@ from palm.pipeline.data_stages import (
     run_embed,
     uses_base,
 )
+from palm.pipeline.fit_stage import run_fit
 from palm.pipeline.measure_stages import run_measure
-from palm.pipeline.plan_stages import run_fit, run_plan, run_sample, run_score
+from palm.pipeline.plan_stages import run_plan, run_sample, run_score
 from palm.pipeline.policy_stages import run_train
 from palm.pipeline.result_stages import run_report, run_route
 from palm.pipeline.runner import Stage, section
