@@ -172,11 +172,14 @@ class RewardsConfig:
         method: a name out of palm.rewards.METHODS with simplex geometry: it feeds the portfolio.
         options: the method's hyper-parameters.
         compare: other methods to fit and to put beside it in the accuracy table.
+        fitted: folder or Hub id of a reward model of that method that was fitted before, on features of the same model, by
+            recipes/train_rewards.py, say; its bases are taken as they are, and users are inferred anew from their pairs.
     """
 
     method: str = "LoRe"
     options: dict[str, Any] = field(default_factory=dict)
     compare: list[str] = field(default_factory=lambda: ["BradleyTerry", "Reference"])
+    fitted: str | None = None
 
 
 @dataclass(frozen=True)

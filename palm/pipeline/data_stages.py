@@ -112,10 +112,11 @@ def read_splits(folder: Path) -> dict[str, np.ndarray]:
 
 def outside_base(config: Config) -> dict[str, str]:
     """Digest of a local base model's files."""
-    return _outside_model("base model", config.base.model) if config.base.model != SCRATCH else {}
+    return outside_model("base model", config.base.model) if config.base.model != SCRATCH else {}
 
 
-def _outside_model(name: str, source: str) -> dict[str, str]:
+def outside_model(name: str, source: str) -> dict[str, str]:
+    """Digest of a local model's folder, by its name; nothing for a Hub id."""
     path = Path(source)
     return {name: digest({key: entry["sha256"] for key, entry in digest_tree(path).items()})} if path.is_dir() else {}
 
@@ -163,7 +164,7 @@ def outside_features(config: Config) -> dict[str, str]:
     """Digests of the local models, and of the files of the functions, that features come from."""
     files = {f"functions {path.name}": digest_file(path) for path in source_files(config.features.functions)}
     sources = config.features.reward_models + ([config.features.model] if config.features.model != BASE else [])
-    models = {key: value for source in sources for key, value in _outside_model(f"model {Path(source).name}", source).items()}
+    models = {key: value for source in sources for key, value in outside_model(f"model {Path(source).name}", source).items()}
     return files | models
 
 

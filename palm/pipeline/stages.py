@@ -14,7 +14,7 @@ from palm.pipeline.data_stages import (
     run_embed,
     uses_base,
 )
-from palm.pipeline.fit_stage import run_fit
+from palm.pipeline.fit_stage import outside_fit, run_fit
 from palm.pipeline.measure_stages import run_measure
 from palm.pipeline.plan_stages import run_plan, run_sample, run_score
 from palm.pipeline.policy_stages import run_train
@@ -43,6 +43,13 @@ def _embed_needs(config: Config) -> tuple[str, ...]:
 def _features_settings(config: Config) -> dict[str, Any]:
     settings = section(config.features)
     del settings["batch_tokens"]  # how the work is cut up does not change the result
+    return settings
+
+
+def _fit_settings(config: Config) -> dict[str, Any]:
+    settings = section(config.rewards)
+    if config.rewards.fitted is None:
+        del settings["fitted"]
     return settings
 
 
@@ -84,7 +91,8 @@ STAGES = (
         "fit",
         SUMMARIES["fit"],
         needs=lambda config: ("data", "embed"),
-        settings=lambda config: section(config.rewards),
+        settings=_fit_settings,
+        outside=outside_fit,
         run=run_fit,
     ),
     Stage(

@@ -33,6 +33,7 @@ CASES = {
     "rewards.options={rank: 2, depth: 3}": "rewards.options.depth: LoRe has no such option",
     "rewards.options={rank: 0}": "rewards.options.rank: expected a whole number of at least 1, got 0",
     "rewards.options={penalty: strong}": "rewards.options.penalty: expected a positive number or None, got 'strong'",
+    "rewards.fitted=somewhere": "rewards.fitted: expected a learned method and no rewards.options, since nothing is fitted",
     "rewards.options={rnak: 2}": "rewards.options.rnak: LoRe has no such option; did you mean 'rank'",
     "candidates.source=web": "candidates.source: expected one of 'sample', 'pool', got 'web'",
     "features.functions=[nowhere:f]": "rewards.method, features.functions: expected method Given together",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from palm.artifacts import read_manifest
 from palm.data.planted import basis_rewards, prompt_texts, write_response
 from palm.lm.load import load_language_model
 from palm.pipeline import STAGES, Pipeline, check, load_config
+from palm.pipeline.data_stages import read_split_features
+from palm.pipeline.runner import PipelineError
 from palm.policies.adapters import Members, check_adapter
 from palm.portfolio import Portfolio
+from palm.rewards import load_reward_model
 from palm.rewards.tensor import RewardTensor
 from palm.routing import Router
 
@@ -191,3 +195,32 @@ def test_given_rewards_instead_of_learnt_ones(tiny_run: Any, base_folder: Path, 
     raw = basis_rewards([response for line in lines for response in line["responses"]], ("expert", "friend"))
     low, high = np.array(Portfolio.from_pretrained(folder / "plan").calibration).T
     np.testing.assert_allclose(tensor.rewards.reshape(-1, 2), np.clip((raw - low) / (high - low), 0, 1), atol=1e-5)
+
+
+def test_a_reward_model_that_was_fitted_before(tiny_run: Any, base_folder: Path, tmp_path: Path) -> None:
+    """Bases stay as they are, users are inferred anew; a model of other features or of users unseen here is refused."""
+    first = tiny_run.folder / "fit" / "LoRe"
+    kept = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, kept)
+    settings = [f"output={kept}", "rewards.options={}", f"rewards.fitted={first}"]
+    config = load_config(tiny_run.config, settings)
+    check(config)
+    pipeline = Pipeline(STAGES, config)
+    pipeline.run(only="fit")
+    before, after = load_reward_model(first), load_reward_model(kept / "fit" / "LoRe")
+    np.testing.assert_array_equal(after.directions, before.directions)
+    assert after.seen.ids.tolist() == before.seen.ids.tolist()
+    np.testing.assert_allclose(after.seen.mean, before.seen.mean, atol=1e-6)
+
+    unseen = read_split_features(kept / "data", kept / "embed")["unseen_test"].ids
+    leaking = replace(before, seen=replace(before.seen, ids=np.array([*unseen[:1], *before.seen.ids[1:]])))
+    narrow = replace(before, directions=before.directions[:-1])
+    for model, method, message in (
+        (before, "VRF", "rewards.fitted: expected a model of rewards.method 'VRF'"),
+        (leaking, "LoRe", f"fitted on 1 users who are unseen here, {str(unseen[0])!r} among them; use the seed"),
+        (narrow, "LoRe", f"expected a model of {before.width} features, as features.model gives, got {before.width - 1}"),
+    ):
+        model.save_pretrained(tmp_path / "other")
+        changed = [*settings, f"rewards.fitted={tmp_path / 'other'}", f"rewards.method={method}"]
+        with pytest.raises(PipelineError, match=message):
+            Pipeline(STAGES, load_config(tiny_run.config, changed)).run(only="fit")
