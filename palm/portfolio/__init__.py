@@ -1,7 +1,8 @@
 """Oracles, searches, selections and certificates: which policies to train, and how good they are for everyone."""
 
 from palm.portfolio.certify import Certificate, certify
-from palm.portfolio.oracle import Diagnostics, GibbsOracle, Oracle, Solution
+from palm.portfolio.gibbs import Diagnostics, GibbsOracle
+from palm.portfolio.oracle import Oracle, Solution
 from palm.portfolio.plan import CurvePoint, plan_curve, plan_portfolio
 from palm.portfolio.portfolio import Portfolio
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from palm.portfolio.certify import certify
+from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
-from palm.portfolio.oracle import GibbsOracle, Oracle
+from palm.portfolio.oracle import Oracle
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
 from palm.portfolio.select import Effort

@@ -3,7 +3,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-import palm.portfolio.oracle as module
+import palm.portfolio.gibbs as module
 from palm.portfolio import GibbsOracle
 from palm.simplex import sample_simplex
 
