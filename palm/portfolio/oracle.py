@@ -22,7 +22,11 @@ class Solution:
 
 
 class Oracle(Protocol):
-    """What a search and a certificate ask of an oracle."""
+    """What a search and a certificate ask of an oracle.
+
+    OPT(w) is the best utility w.J - C in the oracle's class of policies. `lower_bound` <= OPT <= `upper_bound` everywhere, and
+    the upper bound is convex in w: a certificate that uses it at the corners of a portfolio's cells holds in between.
+    """
 
     @property
     def bases(self) -> int:
@@ -41,7 +45,13 @@ class Oracle(Protocol):
         """What a reader must grant for its numbers to hold."""
 
     def solve(self, weights: np.ndarray) -> Solution:
-        """Value, cost and optimum at (M, K) weights."""
+        """Value, cost and optimum at (M, K) weights; may train a policy for each."""
 
     def optimum(self, weights: np.ndarray) -> np.ndarray:
-        """(M,) what `solve` gives as optimum at (M, K) weights; may be cheaper."""
+        """(M,) the oracle's best guess of OPT at (M, K) weights: what `solve` gives where it is known. Trains nothing."""
+
+    def upper_bound(self, weights: np.ndarray) -> np.ndarray:
+        """(M,) at least OPT at (M, K) weights, and convex in the weight. Trains nothing."""
+
+    def lower_bound(self, weights: np.ndarray) -> np.ndarray:
+        """(M,) what some policy of the class is known to reach at (M, K) weights. Trains nothing."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from palm.portfolio.certify import certify
-from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.portfolio import Portfolio
@@ -135,7 +134,7 @@ def _finish(
         value=pool.value[chosen],
         cost=pool.cost[chosen],
         reference=oracle.reference,
-        kl=oracle.kl if isinstance(oracle, GibbsOracle) else 0.0,
+        kl=float(getattr(oracle, "kl", 0.0)),  # a pool of policies has none
         ids=tuple(f"policy-{number}" for number in range(len(chosen))),
         solves=len(pool),
         bases=names,

@@ -98,7 +98,7 @@ def lazy_search(
     pool = solve_all(oracle, np.eye(oracle.bases))
     while True:
         corners = corner_weights(folded(pool.value, pool.cost, oracle.reference))
-        bound = upper_bound(corners, pool.weights, pool.optimum) + oracle.slack
+        bound = upper_bound(corners, pool.weights, oracle.upper_bound(pool.weights))
         served = served_by(pool, np.arange(len(pool)), corners, oracle.reference)
         gap = worst_gap(bound, served, corners @ oracle.reference, given_delta=delta)
         if advance is not None:
@@ -274,7 +274,7 @@ def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> n
 def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Corner weights of the chosen policies' cells, with OPT and L_S there."""
     corners = corner_weights(folded(pool.value[chosen], pool.cost[chosen], oracle.reference))
-    return corners, oracle.optimum(corners) + oracle.slack, served_by(pool, chosen, corners, oracle.reference)
+    return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
 def _covers(pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
