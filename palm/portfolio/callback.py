@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FILE = "solved.json"
 _FORMAT = "palm.CallbackOracle/1"
+_ROUNDING = 1e-9  # relative
 _SAME = 1e-9  # weights that differ by no more are the same weight
 
 TrainAndMeasure = Callable[[np.ndarray], tuple[np.ndarray, float]]
@@ -85,7 +86,8 @@ class CallbackOracle:
         if not len(self):
             return self._given_slack
         own = (self.weights * self.value).sum(axis=1) - self.cost
-        return max(self._given_slack, float((self.lower_bound(self.weights) - own).max()))
+        seen = float((self.lower_bound(self.weights) - own).max())
+        return seen if seen > self._given_slack + _ROUNDING * np.abs(own).max() else self._given_slack
 
     @property
     def assumptions(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.oracle import Oracle
@@ -11,7 +12,7 @@ from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
 from palm.portfolio.select import Effort
 
-METHODS = ("cut", "lazy", "grid", "uniform", "random")
+METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
 
 
 def plan_portfolio(
@@ -36,8 +37,8 @@ def plan_portfolio(
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
             with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
-            delta > 0. "uniform", "random": `weights` weights, and then the smallest gap that their pool can certify if
-            it exceeds what was asked for.
+            delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
+            smallest gap that their pool can certify if it exceeds what was asked for.
         select: "milp" keeps the fewest policies of the pool, proven; "greedy" is faster.
         weights: number of weights for "uniform" and "random".
         seed: for "random".
@@ -52,6 +53,8 @@ def plan_portfolio(
         ValueError: an argument is out of range.
     """
     _check(epsilon, delta, size, method, select, weights)
+    if method == "cut" and isinstance(oracle, CallbackOracle):
+        raise ValueError("method: expected 'lazy' or fixed weights for an oracle that trains, got 'cut', which solves hundreds")
     pool = None if method == "cut" else _pool(oracle, epsilon, delta, method, weights, seed, advance)
     if size is not None:
         pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
@@ -112,6 +115,8 @@ def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: in
         return lazy_search(oracle, epsilon=epsilon, delta=delta, advance=advance)[0]
     if method == "grid":
         return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
+    if method == "vertices":
+        return solve_all(oracle, np.eye(oracle.bases))
     if method == "uniform":
         return solve_all(oracle, grid_of_size(oracle.bases, weights))
     return solve_all(oracle, random_weights(oracle.bases, weights, np.random.default_rng(seed)))

@@ -185,6 +185,13 @@ def _greedy_cuts(
         needs, covers = _covers(pool, tests, oracle.reference, epsilon * share, delta * share)
         if share < 1 and not covers[needs].any(axis=1).all():  # a pool that may not grow can be just good enough
             needs, covers = _covers(pool, tests, oracle.reference, epsilon, delta)
+        if not covers[needs].any(axis=1).all():  # an oracle with slack cannot vouch for its own policy there
+            weight = tests.weights[needs][int(covers[needs].any(axis=1).argmin())]
+            own = _ratio(oracle.upper_bound(weight[None]), oracle.lower_bound(weight[None]))[0]
+            raise ValueError(
+                f"epsilon, delta: expected at least what the oracle's slack leaves, a gap of {own:.4g} at weight "
+                f"{np.round(weight, 4).tolist()}, got {epsilon:g} and {delta:g}; a given `size` gets the smallest gap there is"
+            )
         chosen = greedy_cover(covers[needs]) if needs.any() else np.zeros(0, dtype=np.intp)
         corners, optimum, fails = _failures(oracle, pool, chosen, epsilon, delta)
         if advance is not None:

@@ -121,7 +121,7 @@ def test_the_curve_falls_with_every_policy(random_tensor):
         ({"epsilon": 0.0}, "epsilon, delta: expected one of them to be positive, got 0 and 0"),
         ({"size": 0}, "size: expected at least 1, got 0"),
         ({"size": True}, "size: expected at least 1, got True"),
-        ({"method": "magic"}, "method: expected one of cut, lazy, grid, uniform, random, got 'magic'"),
+        ({"method": "magic"}, "method: expected one of cut, lazy, grid, uniform, random, vertices, got 'magic'"),
         ({"select": "best"}, "select: expected 'milp' or 'greedy', got 'best'"),
         ({"weights": 0}, "weights: expected at least 1, got 0"),
         ({"method": "grid"}, "delta: expected a positive number for method 'grid', got 0.0"),
