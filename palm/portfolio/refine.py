@@ -196,8 +196,9 @@ def _move(
     free, own = tests @ oracle.reference, utility.argmax(axis=1)
     best = utility.max(axis=1)
     share = np.maximum(best, free) / np.maximum(wanted, 1e-300)
-    # Where the reference serves well enough no policy is needed; elsewhere the best policy has to.
-    open_tests = np.flatnonzero((wanted > 0) & ((best >= free) | (free < wanted / (1 + 0.9 * position.epsilon))))
+    # Where the reference serves better than now the worst no policy is needed. Asking for one there would stop all progress.
+    short = free <= wanted / (1 + position.epsilon * (1 - 1e-6))
+    open_tests = np.flatnonzero((wanted > 0) & ((best >= free) | short))
     open_tests = open_tests[np.argsort(share[open_tests], kind="stable")][:_HARDEST]
     if len(open_tests) == 0:
         return None

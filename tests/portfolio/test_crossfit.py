@@ -9,11 +9,11 @@ from palm.simplex import sample_simplex
 @pytest.mark.parametrize("bases", [1, 2, 3])
 def test_every_prompt_is_judged_by_a_plan_that_did_not_see_it(random_tensor, bases):
     rewards = random_tensor(0, bases, prompts=11)
-    found = cross_fit(rewards, 0.1, folds=4, size=2)
+    found = cross_fit(rewards, 0.1, folds=4, epsilon=0.1, select="greedy")
     assert sorted(np.bincount(found.folds)) == [2, 3, 3, 3]
     for number, portfolio in enumerate(found.portfolios):
         inside = found.folds == number
-        plan = plan_portfolio(GibbsOracle(rewards[~inside], 0.1), size=2)
+        plan = plan_portfolio(GibbsOracle(rewards[~inside], 0.1), epsilon=0.1, select="greedy")
         held = GibbsOracle(rewards[inside], 0.1)
         np.testing.assert_array_equal(portfolio.weights, plan.weights)
         np.testing.assert_allclose(portfolio.value, held.solve(plan.weights).value, atol=1e-12)
@@ -25,7 +25,7 @@ def test_every_prompt_is_judged_by_a_plan_that_did_not_see_it(random_tensor, bas
 def test_pooled_gaps_are_the_worst_of_the_means_over_prompts_and_are_attained(random_tensor, bases):
     rewards, mask = random_tensor(1, bases, prompts=8), np.ones((8, 7), dtype=bool)
     mask[3, 4:] = False
-    found = cross_fit(rewards, 0.1, mask=mask, folds=3, size=2, seed=3)
+    found = cross_fit(rewards, 0.1, mask=mask, folds=3, epsilon=0.15, select="greedy", seed=3)
     weights = np.vstack([np.eye(bases), sample_simplex(20_000, bases, np.random.default_rng(0)), found.worst_weight])
     optimum = served = base = 0.0
     for number, portfolio in enumerate(found.portfolios):
@@ -44,20 +44,21 @@ def test_pooled_gaps_are_the_worst_of_the_means_over_prompts_and_are_attained(ra
 
 def test_too_many_cells_leave_bounds_from_the_folds(random_tensor, monkeypatch):
     rewards = random_tensor(2, 3, prompts=9)
-    exact = cross_fit(rewards, 0.1, folds=3, size=3)
+    exact = cross_fit(rewards, 0.1, folds=3, epsilon=0.2, select="greedy")
     monkeypatch.setattr(module, "_MOST_SUMS", 10)
-    rough = cross_fit(rewards, 0.1, folds=3, size=3)
+    rough = cross_fit(rewards, 0.1, folds=3, epsilon=0.2, select="greedy")
     assert (exact.exact, rough.exact) == (True, False)
     assert rough.epsilon == max(p.certificate.epsilon for p in rough.portfolios) >= exact.epsilon
     assert rough.delta >= exact.delta
     assert rough.captured_gain <= exact.captured_gain
 
 
-def test_held_out_prompts_show_a_larger_gap_than_the_plan_claims(random_tensor):
-    larger = [
-        found.epsilon > found.planned.mean() for found in (cross_fit(random_tensor(s, 3, 10), 0.05, size=3) for s in range(4))
-    ]
-    assert all(larger)
+def test_held_out_prompts_show_a_larger_gap_than_the_plans_claim(random_tensor):
+    """On one prompt each the optimum is the prompt's own, which plans made on the others miss by more than they say."""
+    for seed in range(3):
+        found = cross_fit(random_tensor(seed, 2, 6), 0.05, folds=6, epsilon=0.02, select="greedy")
+        assert (found.planned <= 0.02 + 1e-6).all()
+        assert max(portfolio.certificate.epsilon for portfolio in found.portfolios) > 0.02
 
 
 @pytest.mark.parametrize("folds", [1, 6, True, 2.0])
