@@ -103,3 +103,13 @@ def test_fitted_weights_are_users_and_linear_ones_are_refused():
 def test_powers_that_are_no_welfare_are_refused(welfare):
     with pytest.raises(ValueError, match="welfare: expected a finite power of at most 1"):
         check_welfare(welfare)
+
+
+@pytest.mark.parametrize("power", [None, 1.0, 0.5, 0.0, -1.0, -20.0])
+def test_losses_order_choices_as_regret_and_welfare_do(power):
+    rng = np.random.default_rng(0)
+    population = Population(np.tile([[0.5, 0.5]], (12, 1)), rng.uniform(0.5, 1, size=12))
+    table = population.optimum[:, None] * rng.uniform(0.2, 1, size=(12, 200))  # 200 ways to serve 12 users
+    losses = population.losses(table, power).sum(axis=0)
+    worth = [population.regret(served) if power is None else -power_mean(served / population.optimum, power) for served in table.T]
+    np.testing.assert_array_equal(np.argsort(losses), np.argsort(worth))

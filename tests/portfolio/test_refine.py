@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import palm.portfolio.refine as module
 from palm.portfolio import GibbsOracle, PoolOracle, Population, certify, plan_portfolio, refine_for_users, refine_weights
 from palm.simplex import sample_simplex
 
@@ -99,3 +100,30 @@ def test_one_policy_for_users_is_the_optimum_at_their_mean(random_tensor):
     found = refine_for_users(oracle, np.array([[0.5, 0.3, 0.2]]), Population.of(weights, oracle))
     np.testing.assert_allclose(found.weights, weights.mean(axis=0)[None], atol=1e-8)
     assert refine_for_users(oracle, np.zeros((0, 3)), Population.of(weights, oracle)).solves == 0
+
+
+def test_from_the_best_position_every_move_that_is_tried_is_refused(random_tensor):
+    for seed in range(3):
+        oracle = GibbsOracle(random_tensor(seed, 3), 0.05)
+        start = refine_weights(oracle, sample_simplex(3, 3, np.random.default_rng(seed)))
+        for rounds in range(5):
+            assert refine_weights(oracle, start.weights, rounds=rounds).after <= start.after
+
+
+@pytest.mark.parametrize("welfare", [None, -8.0, -30.0])
+def test_for_users_every_round_is_at_least_as_good_as_the_one_before(random_tensor, welfare):
+    for seed in range(12):
+        oracle = GibbsOracle(random_tensor(seed, 3), 0.02)
+        users = Population.of(np.random.default_rng(seed).dirichlet(np.full(3, 0.5), size=25), oracle)
+        start = sample_simplex(3, 3, np.random.default_rng(seed))
+        after = [refine_for_users(oracle, start, users, welfare=welfare, rounds=rounds).after for rounds in range(8)]
+        assert (np.diff(after) <= 1e-12 * np.abs(after[0])).all()
+
+
+@pytest.mark.parametrize("welfare", [None, 1.0, 0.0, -4.0])
+def test_users_count_by_how_fast_their_loss_falls(welfare):
+    users, step = Population(np.eye(3), np.array([1.0, 0.8, 0.5])), 1e-6
+    served = np.array([0.4, 0.6, 0.45])
+    falls = -(users.losses(served + step, welfare, scale=served) - users.losses(served, welfare, scale=served)) / step
+    counts = module._importance(users, served, welfare)
+    np.testing.assert_allclose(counts / counts.sum(), falls / falls.sum(), rtol=1e-4)
