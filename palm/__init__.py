@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from palm.evaluation import accuracy, coverage, diversity
     from palm.features.encode import embed
     from palm.features.pairs import PairFeatures
-    from palm.portfolio import GibbsOracle, Portfolio, certify, plan_portfolio
+    from palm.portfolio import BestOfNOracle, CallbackOracle, GibbsOracle, PoolOracle, Portfolio, certify, plan_portfolio
     from palm.rewards import PAL, VPL, VRF, BradleyTerry, Given, LoRe, PReF, Reference
     from palm.routing import Router
 
@@ -31,7 +31,10 @@ _HOMES = {
     "PAL": "palm.rewards",
     "VPL": "palm.rewards",
     "VRF": "palm.rewards",
+    "BestOfNOracle": "palm.portfolio",
+    "CallbackOracle": "palm.portfolio",
     "GibbsOracle": "palm.portfolio",
+    "PoolOracle": "palm.portfolio",
     "Portfolio": "palm.portfolio",
     "certify": "palm.portfolio",
     "plan_portfolio": "palm.portfolio",
@@ -46,12 +49,15 @@ __all__ = [
     "PAL",
     "VPL",
     "VRF",
+    "BestOfNOracle",
     "BradleyTerry",
+    "CallbackOracle",
     "GibbsOracle",
     "Given",
     "LoRe",
     "PReF",
     "PairFeatures",
+    "PoolOracle",
     "Portfolio",
     "Reference",
     "Router",

@@ -7,7 +7,7 @@ import numpy as np
 
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.portfolio.certify import certify
-from palm.portfolio.oracle import GibbsOracle
+from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.portfolio import Portfolio
 from palm.rewards.tensor import RewardTensor
 

@@ -110,7 +110,7 @@ class WritingRow:
 
 @dataclass(frozen=True)
 class CheckRow:
-    """What the plan's candidates can be trusted for at one policy's weight; see `palm.portfolio.oracle.Diagnostics`."""
+    """What the plan's candidates can be trusted for at one policy's weight; see `palm.portfolio.gibbs.Diagnostics`."""
 
     id: str
     effective_samples: float

@@ -3,7 +3,8 @@
 L_S(w) = max_j (w.J_j - C_j) with the reference as a member (it is the base model, served for free). On each cell of L_S
 the functions OPT - (1 + epsilon) L_S, OPT - L_S - delta and gamma OPT - L_S + (1 - gamma) w.J_ref are convex, so each is
 at most 0 on the whole simplex if and only if it is at the corners. The extreme ratios over corners are therefore the exact
-epsilon, delta and captured gain, not samples of them.
+epsilon, delta and captured gain, not samples of them. Where an oracle only knows a convex bound from above on OPT, the bound
+takes its place, and the numbers are bounds on the gaps.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,8 @@ class Certificate:
 
     Attributes:
         epsilon: multiplicative gap: (1 + epsilon) L_S(w) + given_delta >= OPT(w) for every w, with equality at
-            `worst_weight` (unless it is 0). Infinite if some weight is served with utility 0 and could have more.
+            `worst_weight` (unless it is 0, or the oracle only bounds OPT). Infinite if some weight is served with utility 0
+            and could have more.
         delta: additive gap: (1 + given_epsilon) L_S(w) + delta >= OPT(w) for every w, with equality at
             `worst_weight_delta` (unless it is 0).
         captured_gain: L_S(w) - w.J_ref >= captured_gain (OPT(w) - w.J_ref) for every w: the share of what
@@ -128,7 +130,7 @@ def certify(
 
     Args:
         portfolio: its `value`, `cost` and `reference` are used.
-        oracle: gives the optimum at the corner weights.
+        oracle: gives its upper bound on the optimum at the corner weights; nothing is solved.
         epsilon: the certificate's `delta` is what this multiplicative gap leaves.
         delta: the certificate's `epsilon` is what this additive gap leaves.
         incompatible_among: (n, K) weights among which to look for mutually incompatible ones; by default the corners
@@ -144,7 +146,7 @@ def certify(
     if portfolio.value.shape[1] != oracle.bases:
         raise ValueError(f"oracle: expected {portfolio.value.shape[1]} bases as in the portfolio, got {oracle.bases}")
     corners = corner_weights(folded(portfolio.value, portfolio.cost, portfolio.reference))
-    optimum = oracle.optimum(corners) + oracle.slack
+    optimum = oracle.upper_bound(corners)
     served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
     base = corners @ portfolio.reference
     gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta)
@@ -154,8 +156,13 @@ def certify(
             hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
             incompatible_among = np.vstack([portfolio.weights, corners[hardest]])
         witnesses = incompatible_weights(oracle, incompatible_among, epsilon=gap.epsilon, delta=delta)
-    reference_suffices = worst_gap(optimum, base, base, given_delta=delta).epsilon <= gap.epsilon
-    slack = (f"the oracle's policies miss the optimum by at most {oracle.slack:g}, which is added to it",) if oracle.slack else ()
+    # What the reference lacks is counted from below: an optimum that is only bounded proves no need for a policy.
+    reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta).epsilon <= gap.epsilon
+    slack = (
+        (f"the oracle's policies miss the optimum by at most {oracle.slack:g}, which its bound on the optimum allows for",)
+        if oracle.slack
+        else ()
+    )
     return Certificate(
         epsilon=gap.epsilon,
         delta=gap.delta,
@@ -185,7 +192,7 @@ def incompatible_weights(oracle: Oracle, weights: np.ndarray, *, epsilon: float,
     better than the optimum in between. Weights that the reference serves well enough are left out: it is free.
 
     Args:
-        oracle: must be exact (no slack): the bound rests on OPT being attained nowhere above what it says.
+        oracle: bounds OPT from below at the weights and from above in between, so its slack makes fewer weights incompatible.
         weights: (n, K) candidates; at most `most` of them are looked at, in order.
         epsilon, delta: what is good enough.
         most: keeps the n^2 pairs in bounds.
@@ -196,7 +203,7 @@ def incompatible_weights(oracle: Oracle, weights: np.ndarray, *, epsilon: float,
     """
     weights = np.unique(np.round(weights, 12), axis=0)
     weights = weights / weights.sum(axis=1, keepdims=True)
-    optimum = oracle.optimum(weights)
+    optimum = oracle.lower_bound(weights)
     # The margin keeps rounding from turning equality into a strict inequality.
     margin = 1e-9 * np.maximum(1.0, np.abs(optimum))
     apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
@@ -210,7 +217,7 @@ def incompatible_weights(oracle: Oracle, weights: np.ndarray, *, epsilon: float,
         one, other = first[open_pairs], second[open_pairs]
         if len(one) == 0:
             break
-        between = oracle.optimum(share * weights[one] + (1 - share) * weights[other]) + oracle.slack
+        between = oracle.upper_bound(share * weights[one] + (1 - share) * weights[other])
         chord = share * optimum[one] + (1 - share) * optimum[other]
         conflict[one, other] = (1 + epsilon) * between + delta < chord - 1e-9 * np.maximum(1.0, np.abs(chord))
     conflict |= conflict.T

@@ -4,14 +4,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
-from palm.portfolio.oracle import GibbsOracle, Oracle
+from palm.portfolio.oracle import Oracle
+from palm.portfolio.population import Population, check_welfare, keep_for_users
 from palm.portfolio.portfolio import Portfolio
+from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
 from palm.portfolio.select import Effort
+from palm.rewards.users import UserWeights
 
-METHODS = ("cut", "lazy", "grid", "uniform", "random")
+METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
 
 
 def plan_portfolio(
@@ -22,6 +26,9 @@ def plan_portfolio(
     size: int | None = None,
     method: str = "cut",
     select: str = "milp",
+    users: np.ndarray | UserWeights | None = None,
+    welfare: float | None = None,
+    refine: bool = False,
     weights: int = 200,
     seed: int = 0,
     names: tuple[str, ...] = (),
@@ -36,9 +43,16 @@ def plan_portfolio(
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
             with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
-            delta > 0. "uniform", "random": `weights` weights, and then the smallest gap that their pool can certify if
-            it exceeds what was asked for.
-        select: "milp" keeps the fewest policies of the pool, proven; "greedy" is faster.
+            delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
+            smallest gap that their pool can certify if it exceeds what was asked for.
+        select: "milp" keeps the fewest policies of the pool, proven; "greedy" is faster. "population" keeps the `size` policies
+            with the smallest mean regret over `users`, proven as far as the effort goes; the certificate still is over every
+            weight. With it, "cut" solves at the users' weights and a uniform grid.
+        users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".
+        welfare: for "population": p, at most 1; the largest p-mean of the users' ratios of served to optimum, in place of
+            the smallest mean regret. 1 is the mean ratio, 0 the geometric mean; the lower, the nearer the worst-served user.
+        refine: then move the chosen weights so that the certified gap (for "population": regret, or welfare) gets better
+            than any choice from the pool; never worse. Needs a cheap oracle.
         weights: number of weights for "uniform" and "random".
         seed: for "random".
         names: K names of the bases.
@@ -52,14 +66,34 @@ def plan_portfolio(
         ValueError: an argument is out of range.
     """
     _check(epsilon, delta, size, method, select, weights)
+    _check_population(select, size, users, welfare)
+    if isinstance(oracle, CallbackOracle) and (refine or method == "cut"):
+        asked = "refine: expected False" if refine else "method: expected 'lazy' or fixed weights"
+        raise ValueError(
+            f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"
+        )
+    population = None if users is None else Population.of(users, oracle)
     pool = None if method == "cut" else _pool(oracle, epsilon, delta, method, weights, seed, advance)
-    if size is not None:
+    if population is not None and size is not None:
+        pool = pool if pool is not None else _pool_for(oracle, population)
+        policies = pool.value, pool.cost, oracle.reference
+        chosen = keep_for_users(population, *policies, size=size, welfare=welfare).chosen
+    elif size is not None:
         pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
     else:
         if pool is not None:  # other searches may stop short of what was asked for
             epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
         pool, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=select == "milp", pool=pool, advance=advance)
-    return _finish(oracle, pool, chosen, names, delta)
+    if not refine:
+        return _finish(oracle, pool, chosen, names, delta)
+    solves = len(pool)
+    if population is not None:
+        moved = refine_for_users(oracle, pool.weights[chosen], population, welfare=welfare)
+    else:
+        moved = refine_weights(oracle, pool.weights[chosen], delta=delta, advance=advance)
+    refined = Pool(moved.weights, moved.value, moved.cost, (moved.weights * moved.value).sum(axis=1) - moved.cost)
+    portfolio = _finish(oracle, refined, np.arange(len(refined)), names, delta)
+    return replace(portfolio, solves=solves + moved.solves)
 
 
 @dataclass(frozen=True)
@@ -101,10 +135,29 @@ def _check(epsilon: float, delta: float, size: int | None, method: str, select: 
         raise ValueError(f"size: expected at least 1, got {size}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if select not in ("milp", "greedy"):
-        raise ValueError(f"select: expected 'milp' or 'greedy', got {select!r}")
+    if select not in ("milp", "greedy", "population"):
+        raise ValueError(f"select: expected 'milp', 'greedy' or 'population', got {select!r}")
     if weights < 1:
         raise ValueError(f"weights: expected at least 1, got {weights}")
+
+
+def _check_population(select: str, size: int | None, users: np.ndarray | UserWeights | None, welfare: float | None) -> None:
+    if select == "population":
+        if users is None:
+            raise ValueError("users: expected their weights for select 'population', got None")
+        if size is None:
+            raise ValueError("size: expected how many policies to keep for select 'population', got None")
+        check_welfare(welfare)
+    elif users is not None:
+        raise ValueError(f"users: expected none for select {select!r}, which covers every weight; use select 'population'")
+    elif welfare is not None:
+        raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
+
+
+def _pool_for(oracle: Oracle, population: Population) -> Pool:
+    """Solutions at a uniform grid and at users' weights, at most 300 of each (users evenly spaced in their order)."""
+    own = population.weights[np.unique(np.linspace(0, len(population) - 1, 300).astype(np.intp))]
+    return solve_all(oracle, np.unique(np.vstack([grid_of_size(oracle.bases, 300), own]), axis=0))
 
 
 def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, advance: Advance | None) -> Pool:
@@ -112,6 +165,8 @@ def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: in
         return lazy_search(oracle, epsilon=epsilon, delta=delta, advance=advance)[0]
     if method == "grid":
         return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
+    if method == "vertices":
+        return solve_all(oracle, np.eye(oracle.bases))
     if method == "uniform":
         return solve_all(oracle, grid_of_size(oracle.bases, weights))
     return solve_all(oracle, random_weights(oracle.bases, weights, np.random.default_rng(seed)))
@@ -134,7 +189,7 @@ def _finish(
         value=pool.value[chosen],
         cost=pool.cost[chosen],
         reference=oracle.reference,
-        kl=oracle.kl if isinstance(oracle, GibbsOracle) else 0.0,
+        kl=float(getattr(oracle, "kl", 0.0)),  # a pool of policies has none
         ids=tuple(f"policy-{number}" for number in range(len(chosen))),
         solves=len(pool),
         bases=names,

@@ -98,7 +98,7 @@ def lazy_search(
     pool = solve_all(oracle, np.eye(oracle.bases))
     while True:
         corners = corner_weights(folded(pool.value, pool.cost, oracle.reference))
-        bound = upper_bound(corners, pool.weights, pool.optimum) + oracle.slack
+        bound = upper_bound(corners, pool.weights, oracle.upper_bound(pool.weights))
         served = served_by(pool, np.arange(len(pool)), corners, oracle.reference)
         gap = worst_gap(bound, served, corners @ oracle.reference, given_delta=delta)
         if advance is not None:
@@ -185,6 +185,13 @@ def _greedy_cuts(
         needs, covers = _covers(pool, tests, oracle.reference, epsilon * share, delta * share)
         if share < 1 and not covers[needs].any(axis=1).all():  # a pool that may not grow can be just good enough
             needs, covers = _covers(pool, tests, oracle.reference, epsilon, delta)
+        if not covers[needs].any(axis=1).all():  # an oracle with slack cannot vouch for its own policy there
+            weight = tests.weights[needs][int(covers[needs].any(axis=1).argmin())]
+            own = _ratio(oracle.upper_bound(weight[None]), oracle.lower_bound(weight[None]))[0]
+            raise ValueError(
+                f"epsilon, delta: expected at least what the oracle's slack leaves, a gap of {own:.4g} at weight "
+                f"{np.round(weight, 4).tolist()}, got {epsilon:g} and {delta:g}; a given `size` gets the smallest gap there is"
+            )
         chosen = greedy_cover(covers[needs]) if needs.any() else np.zeros(0, dtype=np.intp)
         corners, optimum, fails = _failures(oracle, pool, chosen, epsilon, delta)
         if advance is not None:
@@ -274,7 +281,7 @@ def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> n
 def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Corner weights of the chosen policies' cells, with OPT and L_S there."""
     corners = corner_weights(folded(pool.value[chosen], pool.cost[chosen], oracle.reference))
-    return corners, oracle.optimum(corners) + oracle.slack, served_by(pool, chosen, corners, oracle.reference)
+    return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
 def _covers(pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -83,6 +83,12 @@ class Pool:
     def optimum(self, weights):
         return (weights @ self.values.T).max(axis=1)
 
+    def upper_bound(self, weights):
+        return self.optimum(weights) + self.slack
+
+    def lower_bound(self, weights):
+        return self.optimum(weights)
+
 
 @pytest.fixture(scope="session")
 def pool_oracle():

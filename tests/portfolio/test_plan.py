@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, plan_curve, plan_portfolio
+from palm.portfolio import GibbsOracle, certify, plan_curve, plan_portfolio
 
 
 def gap_on(oracle, portfolio, count=3000, delta=0.0):
@@ -67,6 +67,52 @@ def test_one_policy_for_two_opposed_bases_is_the_compromise_known_by_hand(two_si
     assert best * 0.99 <= two.epsilon <= best * 1.02
 
 
+def test_the_bases_alone_are_a_plan_with_the_gap_that_they_leave(random_tensor, portfolio_of):
+    oracle = GibbsOracle(random_tensor(3, 3), 0.05)
+    portfolio = plan_portfolio(oracle, epsilon=0.01, method="vertices")
+    assert portfolio.solves == 3
+    assert {tuple(row) for row in portfolio.weights} <= {tuple(row) for row in np.eye(3)}
+    assert portfolio.certificate.epsilon == pytest.approx(certify(portfolio_of(oracle, np.eye(3)), oracle).epsilon, rel=1e-5)
+    assert portfolio.certificate.epsilon > 0.01
+
+
+@pytest.mark.parametrize("wish", [{"size": 3}, {"epsilon": 0.1}, {"size": 2, "delta": 0.02}, {"size": 4, "method": "uniform"}])
+def test_refined_plans_are_never_worse_and_count_their_solves(random_tensor, wish):
+    better = 0
+    for seed in range(3):
+        oracle = GibbsOracle(random_tensor(seed, 3), 0.05)
+        plain, refined = (plan_portfolio(oracle, **wish, refine=refine) for refine in (False, True))
+        assert len(refined) == len(plain)
+        assert refined.certificate.epsilon <= plain.certificate.epsilon + 1e-9
+        assert gap_on(oracle, refined, delta=wish.get("delta", 0.0)) <= refined.certificate.epsilon + 1e-9
+        assert refined.solves > plain.solves
+        solution = oracle.solve(refined.weights)
+        np.testing.assert_allclose(refined.value, solution.value, atol=1e-12)
+        better += refined.certificate.epsilon < plain.certificate.epsilon * 0.995
+    assert better >= 2
+
+
+def test_a_population_gets_less_regret_than_from_a_plan_for_everyone(random_tensor):
+    oracle = GibbsOracle(random_tensor(4, 3), 0.05)
+    users = np.random.default_rng(0).dirichlet([6, 3, 0.5], size=80)
+
+    def regret(portfolio):
+        return (oracle.optimum(users) - portfolio.served(users)).mean()
+
+    everyone, theirs, refined = (
+        plan_portfolio(oracle, size=2, **wish)
+        for wish in ({}, {"select": "population", "users": users}, {"select": "population", "users": users, "refine": True})
+    )
+    assert len(theirs) == len(refined) == 2
+    assert regret(theirs) < 0.8 * regret(everyone)
+    assert regret(refined) <= regret(theirs) + 1e-12
+    assert everyone.certificate.epsilon < theirs.certificate.epsilon  # which still is over every weight
+    assert gap_on(oracle, theirs) <= theirs.certificate.epsilon + 1e-9
+    fair = plan_portfolio(oracle, size=2, select="population", users=users, welfare=-30.0)
+    worst = [(p.served(users) / oracle.optimum(users)).min() for p in (theirs, fair)]
+    assert worst[1] > worst[0]
+
+
 def test_nothing_is_trained_where_the_reference_is_good_enough(random_tensor):
     for oracle in (GibbsOracle(np.full((2, 3, 3), 0.4), 0.1), GibbsOracle(random_tensor(0, 3), 1e4)):
         portfolio = plan_portfolio(oracle, epsilon=0.01)
@@ -121,8 +167,24 @@ def test_the_curve_falls_with_every_policy(random_tensor):
         ({"epsilon": 0.0}, "epsilon, delta: expected one of them to be positive, got 0 and 0"),
         ({"size": 0}, "size: expected at least 1, got 0"),
         ({"size": True}, "size: expected at least 1, got True"),
-        ({"method": "magic"}, "method: expected one of cut, lazy, grid, uniform, random, got 'magic'"),
-        ({"select": "best"}, "select: expected 'milp' or 'greedy', got 'best'"),
+        ({"method": "magic"}, "method: expected one of cut, lazy, grid, uniform, random, vertices, got 'magic'"),
+        ({"select": "best"}, "select: expected 'milp', 'greedy' or 'population', got 'best'"),
+        ({"select": "population", "size": 2}, "users: expected their weights for select 'population', got None"),
+        (
+            {"select": "population", "users": np.eye(2)},
+            "size: expected how many policies to keep for select 'population', got None",
+        ),
+        ({"users": np.eye(2)}, "users: expected none for select 'milp', which covers every weight"),
+        ({"welfare": 0.5}, "welfare: expected none for select 'milp'; it goes with users"),
+        ({"select": "population", "size": 1, "users": np.eye(2), "welfare": 1.5}, "welfare: expected a finite power of at most 1"),
+        ({"select": "population", "size": 1, "users": np.eye(2), "welfare": -np.inf}, "welfare: expected a finite power of at m"),
+        ({"select": "population", "size": 1, "users": np.eye(2), "welfare": True}, "welfare: expected a finite power of at most 1"),
+        ({"select": "population", "size": 1, "users": np.eye(3)}, "users: expected 2 columns, one per basis, got 3"),
+        (
+            {"select": "population", "size": 1, "users": np.zeros((0, 2))},
+            r"users: expected the shape .* none of them 0, got \(0, 2\)",
+        ),
+        ({"select": "population", "size": 1, "users": np.array([[0.5, np.nan]])}, r"users: expected finite numbers"),
         ({"weights": 0}, "weights: expected at least 1, got 0"),
         ({"method": "grid"}, "delta: expected a positive number for method 'grid', got 0.0"),
     ],

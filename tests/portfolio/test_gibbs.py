@@ -1,9 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-import palm.portfolio.oracle as module
+import palm.portfolio.gibbs as module
 from palm.portfolio import GibbsOracle
 from palm.simplex import sample_simplex
 
@@ -95,12 +97,40 @@ def test_equal_rewards_make_the_reference_optimal_at_no_cost():
 def test_blocks_of_weights_give_the_same_as_all_at_once(random_tensor, monkeypatch):
     rewards, weights = random_tensor(5, 3), weights_of(3)
     whole, diagnostics = GibbsOracle(rewards).solve(weights), GibbsOracle(rewards).diagnostics(weights)
-    monkeypatch.setattr(module, "_CHUNK", 4 * rewards.shape[0] * rewards.shape[1])
+    monkeypatch.setattr(module, "_BLOCK", 4 * 2 * rewards.shape[1])  # two prompts
+    monkeypatch.setattr(module, "_MOST_WEIGHTS", 4)
     parts = GibbsOracle(rewards).solve(weights)
     for name in ("value", "cost", "optimum"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-14)
     np.testing.assert_allclose(GibbsOracle(rewards).optimum(weights), whole.optimum, atol=1e-14)
-    np.testing.assert_allclose(GibbsOracle(rewards).diagnostics(weights).bias, diagnostics.bias, atol=1e-14)
+    np.testing.assert_allclose(GibbsOracle(rewards).diagnostics(weights).bias, diagnostics.bias, atol=1e-13)
+
+
+@pytest.mark.parametrize("kl", [1e-4, 1.6e-3, 1.7e-3, 2e-2])  # at 1 / 600 a maximum is taken out of the exponents
+def test_a_tiny_kl_neither_overflows_nor_loses_digits(random_tensor, optimum_at, kl):
+    rewards, weights = random_tensor(8, 3), weights_of(3)
+    rewards[0, :2] = [[0, 0, 0], [1, 1, 1]]  # the widest spread there is
+    mask = np.random.default_rng(2).random(rewards.shape[:2]) < 0.7
+    mask[0] = mask[:, 0] = True
+    solution = GibbsOracle(rewards, kl, mask=mask).solve(weights)
+    np.testing.assert_allclose(solution.optimum, optimum_at(rewards, weights, kl, mask), rtol=1e-12)
+    np.testing.assert_allclose((weights * solution.value).sum(axis=1) - solution.cost, solution.optimum, rtol=1e-12)
+    found = GibbsOracle(rewards, kl, mask=mask).diagnostics(weights)
+    assert (found.fewest_samples >= 1 - 1e-9).all()
+    assert (found.effective_samples <= mask.sum(axis=1).max() + 1e-9).all()
+
+
+@pytest.mark.parametrize("call", ["solve", "optimum", "diagnostics"])
+def test_memory_does_not_grow_with_the_number_of_weights(random_tensor, call):
+    oracle = GibbsOracle(random_tensor(9, 3, prompts=40, candidates=30), 0.1)
+    peaks = []
+    for count in (2_000, 20_000):
+        weights = weights_of(3, count)
+        tracemalloc.start()
+        getattr(oracle, call)(weights)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 18_000 * 8 * 30  # a few numbers per weight; all exponentials at once would be 1,200
 
 
 def test_diagnostics_are_a_jackknife_and_a_standard_error_by_definition(random_tensor, optimum_at):
