@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from palm.portfolio.certify import certify
+from palm.portfolio.gains import GainOracle, check_captured_gain
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.oracle import GibbsOracle, Oracle
 from palm.portfolio.portfolio import Portfolio
@@ -19,6 +20,7 @@ def plan_portfolio(
     *,
     epsilon: float = 0.02,
     delta: float = 0.0,
+    captured_gain: float | None = None,
     size: int | None = None,
     method: str = "cut",
     select: str = "milp",
@@ -33,6 +35,9 @@ def plan_portfolio(
         oracle: such as `GibbsOracle(reward_tensor, kl=0.1)`.
         epsilon: multiplicative gap wanted, at least 0.
         delta: additive gap allowed beside it, at least 0.
+        captured_gain: the share, above 0 and at most 1, of what could be gained over the reference that every weight is to have,
+            instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
+            at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
             with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
@@ -52,14 +57,23 @@ def plan_portfolio(
         ValueError: an argument is out of range.
     """
     _check(epsilon, delta, size, method, select, weights)
-    pool = None if method == "cut" else _pool(oracle, epsilon, delta, method, weights, seed, advance)
+    searched: Oracle = oracle
+    left = delta
+    if captured_gain is not None:
+        if size is not None:
+            raise ValueError(f"captured_gain, size: expected one of them, got {captured_gain} and {size}")
+        epsilon, left = check_captured_gain(captured_gain, delta, oracle)
+        searched = GainOracle(oracle)
+    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, advance)
     if size is not None:
-        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
+        pool, chosen = fixed_size_search(searched, size=size, pool=pool, grow=method == "cut", advance=advance)
     else:
         if pool is not None:  # other searches may stop short of what was asked for
-            epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
-        pool, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=select == "milp", pool=pool, advance=advance)
-    return _finish(oracle, pool, chosen, names, delta)
+            epsilon = max(epsilon, _own_epsilon(searched, pool, left) * (1 + 2e-6))
+        pool, chosen = cut_search(searched, epsilon=epsilon, delta=left, exact=select == "milp", pool=pool, advance=advance)
+    if captured_gain is not None:
+        pool = replace(pool, value=pool.value + oracle.reference)
+    return _finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,19 @@ def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:
     """The multiplicative gap of all of a pool's policies together."""
     whole = _finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
     if whole is None or not np.isfinite(whole.epsilon):
-        raise ValueError("weights: the policies solved leave some weight with utility 0; solve more, or use method 'cut'")
+        raise ValueError("weights: the policies solved leave some weight with utility (or gain) 0; solve more, or use method 'cut'")
     return whole.epsilon
 
 
 def _finish(
-    oracle: Oracle, pool: Pool, chosen: np.ndarray, names: tuple[str, ...], delta: float, *, search_bound: bool = True
+    oracle: Oracle,
+    pool: Pool,
+    chosen: np.ndarray,
+    names: tuple[str, ...],
+    delta: float,
+    *,
+    search_bound: bool = True,
+    captured_bound: bool = False,
 ) -> Portfolio:
     chosen = chosen[np.lexsort(pool.weights[chosen].T)[::-1]] if len(chosen) else chosen  # most of basis 1 first
     portfolio = Portfolio(
@@ -139,4 +160,5 @@ def _finish(
         solves=len(pool),
         bases=names,
     )
-    return replace(portfolio, certificate=certify(portfolio, oracle, delta=delta, search_bound=search_bound))
+    certificate = certify(portfolio, oracle, delta=delta, search_bound=search_bound, captured_bound=captured_bound)
+    return replace(portfolio, certificate=certificate)

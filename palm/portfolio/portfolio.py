@@ -144,10 +144,19 @@ def _certificate_record(certificate: Certificate) -> dict[str, Any]:
 
 
 def _read_certificate(record: dict[str, Any]) -> Certificate:
-    arrays = ("worst_weight", "worst_weight_delta", "worst_weight_captured")
+    arrays = ("worst_weight", "worst_weight_delta", "worst_weight_captured", "worst_weight_captured_given_delta")
     bases = len(record["worst_weight"])
+    # Files written before these were: what is true without the given delta is true with it.
+    older = {
+        "captured_gain_given_delta": record["captured_gain"],
+        "worst_weight_captured_given_delta": record["worst_weight_captured"],
+        "captured_size_at_least": 0,
+        "captured_incompatible": [],
+    }
+    record = {**older, **record}
     values = {**record, **{name: np.array(record[name]) for name in arrays}}
-    values["incompatible"] = np.array(record["incompatible"]).reshape(-1, bases)
+    for name in ("incompatible", "captured_incompatible"):
+        values[name] = np.array(record[name]).reshape(-1, bases)
     values["assumptions"] = tuple(record["assumptions"])
     values["epsilon"] = np.inf if record["epsilon"] is None else record["epsilon"]
     return Certificate(**values)
