@@ -2,6 +2,7 @@
 
 from palm.portfolio.certify import Certificate, certify
 from palm.portfolio.confidence import Confidence, confidence
+from palm.portfolio.extend import extend
 from palm.portfolio.on_prompts import OnPrompts, optimal_on
 from palm.portfolio.oracle import Diagnostics, GibbsOracle, Oracle, Solution
 from palm.portfolio.plan import CurvePoint, plan_curve, plan_portfolio
@@ -19,6 +20,7 @@ __all__ = [
     "Solution",
     "certify",
     "confidence",
+    "extend",
     "optimal_on",
     "plan_curve",
     "plan_portfolio",
