@@ -175,6 +175,73 @@ def route(
         typer.echo(f"{text}: {routes.policy[0]}, utility {routes.utility[0]:.4f}, regret at most {routes.regret_bound[0]:.4f}")
 
 
+PortfolioArgument = Annotated[Path, typer.Argument(help="A portfolio's folder: with portfolio.json, such as RUN/plan.")]
+
+
+@app.command()
+def show(folder: PortfolioArgument) -> None:
+    """Explain a portfolio: who each policy is for, what is certified for every weight, and what one more policy would buy.
+
+    FOLDER has portfolio.json: RUN/plan (as planned), RUN/measure (as trained) or RUN/route/portfolio (as served) of a run. The
+    curve is shown where plan.json lies beside it, and how many users go to each policy where routes.json lies beside or above it.
+    """
+    from palm.portfolio import Portfolio
+    from palm.portfolio.beside import curve_beside, users_beside
+    from palm.portfolio.explain import show as explained
+
+    portfolio = Portfolio.from_pretrained(folder)
+    for line in explained(portfolio, curve=curve_beside(folder), users=users_beside(folder)):
+        typer.echo(line)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A portfolio's folder, before.")],
+    second: Annotated[Path, typer.Argument(help="A portfolio's folder, after.")],
+) -> None:
+    """Say what changed from one portfolio to another: bases, policies, values, the certificate, and who is served better.
+
+    Such as `palm diff RUN/plan RUN/measure` for what training made of the plan. Policies are matched by their ids.
+    """
+    from palm.portfolio import Portfolio
+    from palm.portfolio.explain import diff as changes
+
+    for line in changes(Portfolio.from_pretrained(first), Portfolio.from_pretrained(second)):
+        typer.echo(line)
+
+
+@app.command()
+def verify(
+    folder: PortfolioArgument,
+    rewards: Annotated[
+        Path | None,
+        typer.Option(
+            help="Reward tensor of the prompts that the certificate is for; in a run's folder it is found (RUN/score).",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[int, typer.Option(help="Random weights that look for a counterexample.", min=1)] = 100_000,
+) -> None:
+    """Check a portfolio's certificate again, with code that shares nothing with what made it, line by line.
+
+    Without rewards only what portfolio.json says of itself can be compared; with them values, cells, the worst weights and the
+    bound on the number of policies are counted again by other methods, and random weights and local ascent look for a weight
+    that breaks the certificate. The exit status is 1 if a line fails.
+    """
+    from palm.portfolio.beside import rewards_beside
+    from palm.portfolio.verify import sound
+    from palm.portfolio.verify import verify as check_again
+
+    rewards = rewards or rewards_beside(folder)
+    lines = check_again(folder, rewards, weights=weights)
+    for line in lines:
+        typer.echo(str(line))
+    failing = sum(line.verdict == "FAILS" for line in lines)
+    typer.echo(f"{len(lines)} lines, {failing} fail" + (f"; rewards: {rewards}" if rewards else ""))
+    if not sound(lines):
+        raise typer.Exit(1)
+
+
 def _add_stage_commands() -> None:
     from palm.pipeline.summaries import SUMMARIES
 

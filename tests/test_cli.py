@@ -229,3 +229,40 @@ def test_help_of_a_stage_describes_settings_within_its_settings() -> None:
 def test_version() -> None:
     done = subprocess.run([sys.executable, "-m", "palm.cli", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("palm 0.")
+
+
+@pytest.mark.parametrize("command", ["show", "diff", "verify"])
+def test_commands_for_a_portfolio_explain_themselves(command: str) -> None:
+    text = _help(command)
+    assert f"{command} [OPTIONS]" in text
+    assert "portfolio" in text
+    assert f" {command} " in _help()
+
+
+def test_a_runs_plan_is_shown_verified_and_compared(palm: Any, tiny_run: Any) -> None:
+    plan, measured, served = (tiny_run.folder / name for name in ("plan", "measure", "route/portfolio"))
+    status, out, err = palm("show", plan)
+    assert (status, err) == (0, "")
+    assert "certificate, for every weight:" in out
+    assert "users" in palm("show", served)[1]
+    for folder, part in ((plan, "plan"), (plan / "held_out", "held_out"), (measured, "held_out"), (served, "held_out")):
+        status, out, err = palm("verify", folder, "--weights", "2000")
+        assert (status, err) == (0, ""), out
+        assert out.splitlines()[-1].endswith(f"0 fail; rewards: {tiny_run.folder.resolve() / 'score' / f'{part}.safetensors'}")
+    status, out, _ = palm("diff", plan, measured)
+    assert status == 0
+    assert "origin: planned -> measured" in out
+    assert palm("diff", plan, plan)[1] == "nothing changed\n"
+
+
+def test_a_tampered_portfolio_does_not_verify(palm: Any, tiny_run: Any, tmp_path: Path) -> None:
+    record = json.loads((tiny_run.folder / "plan" / "portfolio.json").read_text())
+    record["certificate"]["epsilon"] *= 0.9
+    (tmp_path / "portfolio.json").write_text(json.dumps(record))
+    rewards = tiny_run.folder / "score" / "plan.safetensors"
+    status, out, _ = palm("verify", tmp_path, "--rewards", rewards, "--weights", "2000")
+    assert status == 1
+    assert "FAILS  epsilon" in out
+    status, out, err = palm("verify", tmp_path / "none")
+    assert status == 1
+    assert "portfolio.json: no such file" in err

@@ -7,7 +7,9 @@ import numpy as np
 
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.portfolio.certify import certify
+from palm.portfolio.confidence import resampled_gaps
 from palm.portfolio.gibbs import GibbsOracle
+from palm.portfolio.on_prompts import OnPrompts
 from palm.portfolio.portfolio import Portfolio
 from palm.rewards.tensor import RewardTensor
 
@@ -127,6 +129,7 @@ def measured_portfolio(planned: Portfolio, policies: Sequence[Measured], oracle:
         reference=oracle.reference,
         origin="measured",
         certificate=None,
+        confidence=None,
     )
     return replace(measured, certificate=certify(measured, oracle))
 
@@ -149,21 +152,16 @@ def gap_interval(
 
     Returns:
         epsilon, delta and captured_gain.
+
+    Raises:
+        ValueError: another number of policies than members.
     """
-    rng = np.random.default_rng(seed)
-    prompts = len(tensor.rewards)
-
-    def gaps(rows: np.ndarray) -> tuple[float, float, float]:
-        oracle = GibbsOracle(tensor.rewards[rows], kl, mask=tensor.mask[rows])
-        drawn = [Measured(policy.value[rows], policy.kl[rows]) for policy in policies]
-        value = np.array([policy.value.mean(axis=0) for policy in drawn]).reshape(-1, oracle.bases)
-        cost = np.array([kl * policy.kl.mean() for policy in drawn])
-        portfolio = replace(planned, value=value, cost=cost, reference=oracle.reference, certificate=None)
-        certificate = certify(portfolio, oracle, search_bound=False)
-        return certificate.epsilon, certificate.delta, certificate.captured_gain
-
-    centre = gaps(np.arange(prompts))
-    samples = np.array([gaps(rng.integers(prompts, size=prompts)) for _ in range(draws)])
+    if len(policies) != len(planned):
+        raise ValueError(f"policies: expected {len(planned)}, one per member, got {len(policies)}")
+    prompts, bases = len(tensor.rewards), tensor.rewards.shape[2]
+    value = np.array([policy.value for policy in policies]).reshape(-1, prompts, bases)
+    cost = np.array([kl * policy.kl for policy in policies]).reshape(-1, prompts)
+    centre, samples = resampled_gaps(OnPrompts(tensor.rewards, tensor.mask, kl, value, cost), draws=draws, seed=seed)
     low, high = np.percentile(samples, [2.5, 97.5], axis=0)
     names = ("epsilon", "delta", "captured_gain")
-    return {name: Estimate(centre[i], float(low[i]), float(high[i]), prompts) for i, name in enumerate(names)}
+    return {name: Estimate(getattr(centre, name), float(low[i]), float(high[i]), prompts) for i, name in enumerate(names)}

@@ -3,9 +3,12 @@
 from palm.portfolio.bestofn import BestOfNOracle
 from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import Certificate, certify
+from palm.portfolio.confidence import Confidence, confidence
 from palm.portfolio.crossfit import CrossFit, cross_fit
+from palm.portfolio.extend import extend
 from palm.portfolio.finite import PoolOracle
 from palm.portfolio.gibbs import Diagnostics, GibbsOracle
+from palm.portfolio.on_prompts import OnPrompts, optimal_on
 from palm.portfolio.oracle import Oracle, Solution
 from palm.portfolio.plan import CurvePoint, plan_curve, plan_portfolio
 from palm.portfolio.population import Population, UserChoice, keep_for_users
@@ -16,10 +19,12 @@ __all__ = [
     "BestOfNOracle",
     "CallbackOracle",
     "Certificate",
+    "Confidence",
     "CrossFit",
     "CurvePoint",
     "Diagnostics",
     "GibbsOracle",
+    "OnPrompts",
     "Oracle",
     "PoolOracle",
     "Population",
@@ -28,8 +33,11 @@ __all__ = [
     "Solution",
     "UserChoice",
     "certify",
+    "confidence",
     "cross_fit",
+    "extend",
     "keep_for_users",
+    "optimal_on",
     "plan_curve",
     "plan_portfolio",
     "refine_for_users",

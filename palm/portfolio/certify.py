@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from palm.portfolio.corners import corner_weights
+from palm.portfolio.gains import GainOracle
 from palm.portfolio.oracle import Oracle
 
 _NOTHING_TO_GAIN = 1e-12
@@ -59,6 +60,11 @@ class Certificate:
         size_at_least: no portfolio with this epsilon has fewer policies, whatever they are (0: the reference suffices).
         incompatible: (size_at_least, K) the weights that prove it: no one policy is good enough for two of them.
         assumptions: what a reader must grant.
+        captured_gain_given_delta: L_S(w) + given_delta - w.J_ref >= captured_gain_given_delta (OPT(w) - w.J_ref) for every w;
+            captured_gain itself where given_delta is 0. A gain smaller than given_delta cannot spoil it.
+        worst_weight_captured_given_delta: (K,) weight that attains captured_gain_given_delta.
+        captured_size_at_least: no portfolio with this captured_gain_given_delta has fewer policies; 0 if it was not looked for.
+        captured_incompatible: (s, K) the weights that prove it.
     """
 
     epsilon: float
@@ -73,18 +79,24 @@ class Certificate:
     size_at_least: int
     incompatible: np.ndarray
     assumptions: tuple[str, ...]
+    captured_gain_given_delta: float
+    worst_weight_captured_given_delta: np.ndarray
+    captured_size_at_least: int
+    captured_incompatible: np.ndarray
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The three worst ratios over some weights, and where each is attained (positions among the weights)."""
+    """The worst ratios over some weights, and where each is attained (positions among the weights)."""
 
     epsilon: float
     delta: float
     captured_gain: float
+    captured_given_delta: float
     at_epsilon: int
     at_delta: int
     at_captured: int
+    at_captured_given_delta: int
 
 
 def served_utility(weights: np.ndarray, value: np.ndarray, cost: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -108,10 +120,18 @@ def worst_gap(
     with np.errstate(divide="ignore", invalid="ignore"):
         epsilon = np.where(served > 0, excess / served - 1.0, np.where(excess > _NOTHING_TO_GAIN, np.inf, 0.0))
         gain = optimum - base
-        captured = np.where(gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum)), (served - base) / gain, 1.0)
+        there = gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum))
+        captured = np.where(there, (served - base) / gain, 1.0)
+        allowed = np.where(there, (served + given_delta - base) / gain, 1.0)
     delta = optimum - (1 + given_epsilon) * served
-    worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin())
-    return Gap(max(float(epsilon[worst[0]]), 0.0), max(float(delta[worst[1]]), 0.0), min(float(captured[worst[2]]), 1.0), *worst)
+    worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin()), int(allowed.argmin())
+    return Gap(
+        max(float(epsilon[worst[0]]), 0.0),
+        max(float(delta[worst[1]]), 0.0),
+        min(float(captured[worst[2]]), 1.0),
+        min(float(allowed[worst[3]]), 1.0),
+        *worst,
+    )
 
 
 def certify(
@@ -122,6 +142,7 @@ def certify(
     delta: float = 0.0,
     incompatible_among: np.ndarray | None = None,
     search_bound: bool = True,
+    captured_bound: bool = False,
 ) -> Certificate:
     """Certify a portfolio over every weight on the simplex.
 
@@ -136,6 +157,7 @@ def certify(
         incompatible_among: (n, K) weights among which to look for mutually incompatible ones; by default the corners
             with the largest gaps and the portfolio's own weights.
         search_bound: False leaves `size_at_least` at its trivial value and saves the time.
+        captured_bound: also look for incompatible weights at the captured gain (given delta), for `captured_size_at_least`.
 
     Raises:
         ValueError: portfolio and oracle have different numbers of bases, or a given gap is negative.
@@ -150,12 +172,16 @@ def certify(
     served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
     base = corners @ portfolio.reference
     gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta)
-    witnesses = np.zeros((0, oracle.bases))
+    witnesses = captured_witnesses = np.zeros((0, oracle.bases))
     if search_bound and np.isfinite(gap.epsilon):
-        if incompatible_among is None:
-            hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
-            incompatible_among = np.vstack([portfolio.weights, corners[hardest]])
-        witnesses = incompatible_weights(oracle, incompatible_among, epsilon=gap.epsilon, delta=delta)
+        hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
+        among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
+        witnesses = incompatible_weights(oracle, among, epsilon=gap.epsilon, delta=delta)
+    share = gap.captured_given_delta
+    if captured_bound and share > 0:
+        hardest = np.argsort((served - base) / np.maximum(optimum - base, 1e-300))[:48]
+        among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
+        captured_witnesses = incompatible_weights(GainOracle(oracle), among, epsilon=1 / share - 1, delta=delta / share)
     # What the reference lacks is counted from below: an optimum that is only bounded proves no need for a policy.
     reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta).epsilon <= gap.epsilon
     slack = (
@@ -181,6 +207,10 @@ def certify(
             "a user gets the member that is best for their weight (Router, by expected value)",
             *slack,
         ),
+        captured_gain_given_delta=share,
+        worst_weight_captured_given_delta=corners[gap.at_captured_given_delta],
+        captured_size_at_least=len(captured_witnesses),
+        captured_incompatible=captured_witnesses,
     )
 
 

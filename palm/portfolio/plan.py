@@ -6,6 +6,7 @@ import numpy as np
 
 from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
+from palm.portfolio.gains import GainOracle, check_captured_gain
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.population import Population, check_welfare, keep_for_users
@@ -23,6 +24,7 @@ def plan_portfolio(
     *,
     epsilon: float = 0.02,
     delta: float = 0.0,
+    captured_gain: float | None = None,
     size: int | None = None,
     method: str = "cut",
     select: str = "milp",
@@ -40,6 +42,9 @@ def plan_portfolio(
         oracle: such as `GibbsOracle(reward_tensor, kl=0.1)`.
         epsilon: multiplicative gap wanted, at least 0.
         delta: additive gap allowed beside it, at least 0.
+        captured_gain: the share, above 0 and at most 1, of what could be gained over the reference that every weight is to have,
+            instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
+            at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
             with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
@@ -72,8 +77,19 @@ def plan_portfolio(
         raise ValueError(
             f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"
         )
+    searched: Oracle = oracle
+    left = delta
+    if captured_gain is not None:
+        if size is not None:
+            raise ValueError(f"captured_gain, size: expected one of them, got {captured_gain} and {size}")
+        if refine:
+            raise ValueError(
+                "captured_gain, refine: expected one of them: refinement shrinks the gap, which another weight may pay for"
+            )
+        epsilon, left = check_captured_gain(captured_gain, delta, oracle)
+        searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
-    pool = None if method == "cut" else _pool(oracle, epsilon, delta, method, weights, seed, advance)
+    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, advance)
     if population is not None and size is not None:
         pool = pool if pool is not None else _pool_for(oracle, population)
         policies = pool.value, pool.cost, oracle.reference
@@ -82,8 +98,11 @@ def plan_portfolio(
         pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
     else:
         if pool is not None:  # other searches may stop short of what was asked for
-            epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
-        pool, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=select == "milp", pool=pool, advance=advance)
+            epsilon = max(epsilon, _own_epsilon(searched, pool, left) * (1 + 2e-6))
+        pool, chosen = cut_search(searched, epsilon=epsilon, delta=left, exact=select == "milp", pool=pool, advance=advance)
+    if captured_gain is not None:
+        pool = replace(pool, value=pool.value + oracle.reference)
+        return _finish(oracle, pool, chosen, names, delta, captured_bound=True)
     if not refine:
         return _finish(oracle, pool, chosen, names, delta)
     solves = len(pool)
@@ -176,12 +195,19 @@ def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:
     """The multiplicative gap of all of a pool's policies together."""
     whole = _finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
     if whole is None or not np.isfinite(whole.epsilon):
-        raise ValueError("weights: the policies solved leave some weight with utility 0; solve more, or use method 'cut'")
+        raise ValueError("weights: the policies solved leave some weight with utility (or gain) 0; solve more, or use method 'cut'")
     return whole.epsilon
 
 
 def _finish(
-    oracle: Oracle, pool: Pool, chosen: np.ndarray, names: tuple[str, ...], delta: float, *, search_bound: bool = True
+    oracle: Oracle,
+    pool: Pool,
+    chosen: np.ndarray,
+    names: tuple[str, ...],
+    delta: float,
+    *,
+    search_bound: bool = True,
+    captured_bound: bool = False,
 ) -> Portfolio:
     chosen = chosen[np.lexsort(pool.weights[chosen].T)[::-1]] if len(chosen) else chosen  # most of basis 1 first
     portfolio = Portfolio(
@@ -194,4 +220,5 @@ def _finish(
         solves=len(pool),
         bases=names,
     )
-    return replace(portfolio, certificate=certify(portfolio, oracle, delta=delta, search_bound=search_bound))
+    certificate = certify(portfolio, oracle, delta=delta, search_bound=search_bound, captured_bound=captured_bound)
+    return replace(portfolio, certificate=certificate)

@@ -9,6 +9,7 @@ import numpy as np
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.hub import HubObject
 from palm.portfolio.certify import Certificate, served_utility
+from palm.portfolio.confidence import Confidence
 from palm.portfolio.oracle import Oracle
 from palm.simplex import check_weights
 
@@ -32,6 +33,7 @@ class Portfolio(HubObject):
         bases: K names of the basis rewards.
         calibration: (K, 2) raw reward that became 0 and 1, if known.
         base_model: id of the model that the adapters are for, if known.
+        confidence: what these prompts say of all prompts, if that was asked.
     """
 
     weights: np.ndarray
@@ -46,6 +48,7 @@ class Portfolio(HubObject):
     bases: tuple[str, ...] = ()
     calibration: np.ndarray | None = None
     base_model: str | None = field(default=None)
+    confidence: Confidence | None = None
 
     def __post_init__(self) -> None:
         """Check shapes.
@@ -85,9 +88,10 @@ class Portfolio(HubObject):
     def revalued(self, oracle: Oracle) -> Self:
         """The same weights with value, cost and reference on another oracle's prompts; without a certificate."""
         if not len(self):
-            return replace(self, reference=oracle.reference, certificate=None)
+            return replace(self, reference=oracle.reference, certificate=None, confidence=None)
         solution = oracle.solve(self.weights)
-        return replace(self, value=solution.value, cost=solution.cost, reference=oracle.reference, certificate=None)
+        moved = replace(self, value=solution.value, cost=solution.cost, reference=oracle.reference)
+        return replace(moved, certificate=None, confidence=None)
 
     def _write(self, folder: Path) -> None:
         record: dict[str, Any] = {
@@ -105,6 +109,8 @@ class Portfolio(HubObject):
             "solves": self.solves,
             "certificate": None if self.certificate is None else _certificate_record(self.certificate),
         }
+        if self.confidence is not None:
+            record["confidence"] = self.confidence.record()
         write_json(folder / FILE, record)
 
     @classmethod
@@ -128,6 +134,7 @@ class Portfolio(HubObject):
                 bases=tuple(record["bases"]),
                 calibration=None if record["calibration"] is None else np.array(record["calibration"]),
                 base_model=record["base_model"],
+                confidence=None if record.get("confidence") is None else Confidence.from_record(record["confidence"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{path}: not a complete portfolio: {error!r}") from error
@@ -144,10 +151,19 @@ def _certificate_record(certificate: Certificate) -> dict[str, Any]:
 
 
 def _read_certificate(record: dict[str, Any]) -> Certificate:
-    arrays = ("worst_weight", "worst_weight_delta", "worst_weight_captured")
+    arrays = ("worst_weight", "worst_weight_delta", "worst_weight_captured", "worst_weight_captured_given_delta")
     bases = len(record["worst_weight"])
+    # Files written before these were: what is true without the given delta is true with it.
+    older = {
+        "captured_gain_given_delta": record["captured_gain"],
+        "worst_weight_captured_given_delta": record["worst_weight_captured"],
+        "captured_size_at_least": 0,
+        "captured_incompatible": [],
+    }
+    record = {**older, **record}
     values = {**record, **{name: np.array(record[name]) for name in arrays}}
-    values["incompatible"] = np.array(record["incompatible"]).reshape(-1, bases)
+    for name in ("incompatible", "captured_incompatible"):
+        values[name] = np.array(record[name]).reshape(-1, bases)
     values["assumptions"] = tuple(record["assumptions"])
     values["epsilon"] = np.inf if record["epsilon"] is None else record["epsilon"]
     return Certificate(**values)

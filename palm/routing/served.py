@@ -93,6 +93,7 @@ def serve(planned: Portfolio, chosen: View, *, judged: View | None = None, rule:
             cost=np.array([seen[name][1] for name in planned.ids]),
             reference=seen[REFERENCE][0],
             certificate=None,
+            confidence=None,
         )
         policy_of = Router(portfolio, rule=rule if len(portfolio) else "expected").route(chosen.weights).policy
         best = max(seen, key=lambda name: float((chosen.weights @ seen[name][0]).mean() - seen[name][1]))

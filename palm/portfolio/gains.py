@@ -1,0 +1,133 @@
+"""Captured gain is a cover like any other, once utilities are counted from the reference's.
+
+gamma (OPT - w.J_ref) <= L_S - w.J_ref + delta for every w is (1 + epsilon) L' + delta' >= OPT' with L' and OPT' the gains over
+the reference, epsilon = 1 / gamma - 1 and delta' = delta / gamma. The gain is linear in w for every policy and its optimum convex,
+so every search, selection and bound works on `GainOracle` unchanged.
+"""
+
+import numpy as np
+from scipy.optimize import linprog
+
+from palm.portfolio.oracle import Oracle, Solution
+
+
+class GainOracle:
+    """An oracle whose values are gains over the reference; the reference's own is 0."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        """Keep the oracle and its reference.
+
+        Args:
+            oracle: any.
+        """
+        self._oracle = oracle
+        self._base = oracle.reference
+
+    @property
+    def bases(self) -> int:
+        """K."""
+        return self._oracle.bases
+
+    @property
+    def reference(self) -> np.ndarray:
+        """(K,) zeros: the reference gains nothing over itself."""
+        return np.zeros_like(self._base)
+
+    @property
+    def slack(self) -> float:
+        """The oracle's."""
+        return self._oracle.slack
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """The oracle's."""
+        return self._oracle.assumptions
+
+    def solve(self, weights: np.ndarray) -> Solution:
+        """The oracle's solution at (M, K) weights, less the reference's value."""
+        solution = self._oracle.solve(weights)
+        return Solution(solution.value - self._base, solution.cost, solution.optimum - weights @ self._base)
+
+    def optimum(self, weights: np.ndarray) -> np.ndarray:
+        """(M,) what can be gained at (M, K) weights."""
+        return self._oracle.optimum(weights) - weights @ self._base
+
+    def upper_bound(self, weights: np.ndarray) -> np.ndarray:
+        """(M,) at least what can be gained at (M, K) weights."""
+        return self._oracle.upper_bound(weights) - weights @ self._base
+
+    def lower_bound(self, weights: np.ndarray) -> np.ndarray:
+        """(M,) at most what can be gained at (M, K) weights."""
+        return self._oracle.lower_bound(weights) - weights @ self._base
+
+
+def check_captured_gain(captured_gain: float, delta: float, oracle: Oracle) -> tuple[float, float]:
+    """What to ask of `GainOracle(oracle)` for a captured gain.
+
+    Args:
+        captured_gain: share of the gain that every weight is to have, above 0 and at most 1.
+        delta: gain that any weight may lack beside it.
+        oracle: the one to plan with.
+
+    Returns:
+        epsilon and delta for the gains.
+
+    Raises:
+        ValueError: the share is out of range; or it is 1, or the gain vanishes at some weight but not at all, and delta is 0:
+            no finite portfolio reaches that.
+    """
+    if isinstance(captured_gain, bool) or not (np.isfinite(captured_gain) and 0 < captured_gain <= 1):
+        raise ValueError(f"captured_gain: expected a share above 0 and at most 1, got {captured_gain}")
+    if delta == 0:
+        if captured_gain == 1:
+            raise ValueError("captured_gain, delta: expected a share below 1 or a positive delta, got 1 and 0")
+        least, weight = least_gain(oracle)
+        if weight is not None and least <= 0:
+            raise ValueError(
+                f"captured_gain: expected something to gain over the reference at every weight, got none at "
+                f"{np.round(weight, 6).tolist()}; near it no finite portfolio gains a share of what there is: give a positive "
+                "delta, the gain that any weight may lack beside it"
+            )
+    return 1 / captured_gain - 1, delta / captured_gain
+
+
+def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> tuple[float, np.ndarray | None]:
+    """The least that an optimal policy gains over the reference, and the weight where it is least.
+
+    The gain is convex in w and every policy's gain is a linear function below it, so each solve adds a cut and the cuts' lowest
+    point is the next weight (J. Kelley, "The cutting-plane method for solving convex programs", 1960).
+
+    Args:
+        oracle: solved at most K + `rounds` times.
+        rounds: of cutting.
+        nothing: share of the largest gain below which a gain counts as none.
+
+    Returns:
+        a number above 0 that the gain is nowhere below, or 0 if it falls to nothing, and the weight; no weight if nothing can be
+        gained anywhere.
+    """
+    gains, bases = GainOracle(oracle), oracle.bases
+    solution = gains.solve(np.eye(bases))
+    cuts = solution.value - solution.cost[:, None]
+    largest = float(solution.optimum.max())  # a convex function is largest at a vertex
+    if largest <= 1e-12:
+        return 0.0, None
+    for _ in range(rounds):
+        # least t with t >= cut.w for every cut, w on the simplex
+        program = linprog(
+            np.append(np.zeros(bases), 1.0),
+            A_ub=np.column_stack([cuts, -np.ones(len(cuts))]),
+            b_ub=np.zeros(len(cuts)),
+            A_eq=np.append(np.ones(bases), 0.0)[None, :],
+            b_eq=[1.0],
+            bounds=[(0, None)] * bases + [(None, None)],
+        )
+        weight = np.maximum(program.x[:-1], 0.0)
+        weight /= weight.sum()
+        found = gains.solve(weight[None, :])
+        if found.optimum[0] <= nothing * largest:
+            return 0.0, weight
+        if program.fun > 0.5 * nothing * largest:
+            return float(program.fun), weight
+        cuts = np.vstack([cuts, found.value - found.cost[:, None]])
+    return 0.0, weight
