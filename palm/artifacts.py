@@ -227,6 +227,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest | None:
         manifest = Manifest(**raw)
     except TypeError as error:
         raise ArtifactError(f"{folder / MANIFEST}: not a manifest of this version of palm: {error}") from error
+    if not isinstance(manifest.files, dict) or not all(isinstance(entry, dict) for entry in manifest.files.values()):
+        raise ArtifactError(f"{folder / MANIFEST}: not a manifest of this version of palm: files: {manifest.files!r:.60}")
     if verify:
         found = digest_tree(folder)
         for name, entry in manifest.files.items():

@@ -284,6 +284,10 @@ def change(path):
     path.write_text("NEW" if path.suffix == ".txt" else path.read_text().replace("stage", "theatre"))
 
 
+def without_files(path):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "files": []}))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -291,6 +295,7 @@ def change(path):
         (lambda folder: (folder / "sub/result.txt").write_text(""), r"sub/result.txt: changed .*\(3 bytes then, 0 now\)"),
         (lambda folder: (folder / "sub/result.txt").unlink(), "sub/result.txt: missing, but the manifest lists it"),
         (lambda folder: change(folder / "manifest.json"), "manifest.json: not a manifest of this version of palm: .*theatre"),
+        (lambda folder: without_files(folder / "manifest.json"), r"manifest.json: not a manifest of this version .*files: \[\]"),
         (lambda folder: (folder / "manifest.json").write_text("[1]"), "manifest.json: not a manifest of this version of palm"),
         (lambda folder: (folder / "manifest.json").write_text('{"stage"'), "manifest.json: expected complete JSON"),
     ],

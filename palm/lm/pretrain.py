@@ -76,8 +76,20 @@ def check_architecture(options: Mapping[str, Any]) -> None:
             close = get_close_matches(option, fields, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"architecture.{option}: transformers.LlamaConfig has no such option{hint}")
+    try:
+        LlamaConfig(**{**_ARCHITECTURE, **options})
+    except Exception as error:  # huggingface_hub's validation errors are of its own kinds
+        raise ValueError(f"architecture: {' '.join(str(error).split())}") from error
 
 
+_ARCHITECTURE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+}
 _SFT = {
     "learning_rate": 4e-3,
     "per_device_train_batch_size": 32,
@@ -184,13 +196,8 @@ def _llama_config(tokenizer: Any, architecture: Mapping[str, Any], max_length: i
 
     return LlamaConfig(
         **{
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            **_ARCHITECTURE,
             "max_position_embeddings": max_length,
-            "tie_word_embeddings": True,
             **architecture,
             "vocab_size": len(tokenizer),
             "bos_token_id": tokenizer.bos_token_id,

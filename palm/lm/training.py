@@ -37,6 +37,29 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         numeric = isinstance(fields[option].default, int | float) and not isinstance(fields[option].default, bool)
         if numeric and fields[option].type in (int, float, "int", "float") and not isinstance(options[option], int | float):
             raise ValueError(f"{where}.{option}: expected a number, got {options[option]!r}")
+        least = {"learning_rate": 0.0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}.get(option)
+        if least is not None and not options[option] >= least:
+            raise ValueError(f"{where}.{option}: expected at least {least:g}, got {options[option]!r}")
+        if option == "max_steps" and options[option] < -1:
+            raise ValueError(f"{where}.max_steps: expected at least 1, or -1 for whole epochs, got {options[option]}")
+    _check_report_to(options.get("report_to"), where)
+
+
+def _check_report_to(wanted: Any, where: str) -> None:
+    """See that what progress is to be reported to is installed: transformers finds out when it begins to train."""
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
+    names = [] if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    if set(names) <= {"all", "none"}:
+        return
+    there = get_available_reporting_integrations()
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ValueError(
+                f"{where}.report_to: expected 'none', 'all' or one of {', '.join(INTEGRATION_TO_CALLBACK)}, got {name!r}"
+            )
+        if name not in there:
+            raise ValueError(f"{where}.report_to: {name!r} is not installed here; installed: {', '.join(there) or 'none of them'}")
 
 
 def training_arguments(name: str, options: Mapping[str, Any], *, folder: Path, seed: int) -> Any:

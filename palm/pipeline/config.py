@@ -333,7 +333,7 @@ def read_config(path: str | Path, overrides: Sequence[str], kind: type[Kind]) ->
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: expected a YAML file: {error}") from error
     if raw is None:
-        raw = {}
+        raise ConfigError(f"{path}: expected keys and values, got an empty file")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(raw).__name__}")
     for override in overrides:

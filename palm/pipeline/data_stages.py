@@ -162,10 +162,15 @@ def read_base(context: Context) -> LanguageModel:
 
 def outside_features(config: Config) -> dict[str, str]:
     """Digests of the local models, and of the files of the functions, that features come from."""
-    files = {f"functions {path.name}": digest_file(path) for path in source_files(config.features.functions)}
-    sources = config.features.reward_models + ([config.features.model] if config.features.model != BASE else [])
-    models = {key: value for source in sources for key, value in outside_model(f"model {Path(source).name}", source).items()}
-    return files | models
+    sources = source_files(config.features.functions)  # numbered: files in two packages may have one name
+    files = {f"functions {number} {path.name}": digest_file(path) for number, path in enumerate(sources)}
+    models = config.features.reward_models + ([config.features.model] if config.features.model != BASE else [])
+    folders = {
+        key: value
+        for number, source in enumerate(models)
+        for key, value in outside_model(f"model {number} {Path(source).name}", source).items()
+    }
+    return files | folders
 
 
 def uses_base(config: FeaturesConfig) -> bool:

@@ -136,15 +136,13 @@ def run_plan(context: Context) -> None:
         )
         single = single.revalued(oracle)
         replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
-    points = [
-        {
-            "size": point.size,
-            "epsilon": _certificate(point.portfolio).epsilon,
-            "captured_gain": _certificate(point.portfolio).captured_gain,
-            "size_at_least": _certificate(point.portfolio).size_at_least,
-        }
-        for point in curve
-    ]
+    points = []
+    for point in curve:
+        found = _certificate(point.portfolio)
+        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon:
+            found = _certificate(planned)  # two searches may end in different places: the plan may be the best of its size
+        shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
+        points.append({"size": point.size, **shown})
     checks = held_out.diagnostics(planned.weights) if len(planned) else None
     write_json(
         context.folder / "plan.json",

@@ -10,6 +10,7 @@ learning: T. Korbak et al., "RL with KL penalties is better viewed as Bayesian i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -216,9 +217,11 @@ def check_tensor(reward_tensor: np.ndarray, kl: float, mask: np.ndarray | None) 
         raise ValueError(
             f"reward_tensor: expected the shape (P prompts, N candidates, K bases), none of them 0, got {rewards.shape}"
         )
-    if rewards.dtype == object or not np.issubdtype(rewards.dtype, np.number):
+    if not (np.issubdtype(rewards.dtype, np.floating) or np.issubdtype(rewards.dtype, np.integer) or rewards.dtype == bool):
         raise ValueError(f"reward_tensor: expected numbers, got dtype {rewards.dtype}")
-    present = np.ones(rewards.shape[:2], dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    present = np.ones(rewards.shape[:2], dtype=bool) if mask is None else np.asarray(mask)
+    if present.dtype != bool:
+        raise ValueError(f"mask: expected True and False, got dtype {present.dtype}")
     if present.shape != rewards.shape[:2]:
         raise ValueError(f"mask: expected the shape {rewards.shape[:2]} of prompts and candidates, got {present.shape}")
     if not present.any(axis=1).all():
@@ -232,6 +235,6 @@ def check_tensor(reward_tensor: np.ndarray, kl: float, mask: np.ndarray | None) 
         )
     if rewards.min() < 0:
         raise ValueError(f"reward_tensor: expected rewards of at least 0 (calibrated into [0, 1]), got {rewards.min():g}")
-    if isinstance(kl, bool) or not (np.isfinite(kl) and kl > 0):
-        raise ValueError(f"kl: expected a positive number, got {kl}")
+    if isinstance(kl, bool) or not isinstance(kl, Real) or not (np.isfinite(kl) and kl > 0):
+        raise ValueError(f"kl: expected a positive number, got {kl!r}")
     return np.ascontiguousarray(rewards), present

@@ -1,6 +1,7 @@
 """From an oracle to a certified portfolio, and to the trade-off between its size and its gap."""
 
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -146,12 +147,12 @@ def plan_curve(oracle: Oracle, *, sizes: range, effort: float = 1e5, advance: Ad
 
 def _check(epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int) -> None:
     for name, value in (("epsilon", epsilon), ("delta", delta)):
-        if isinstance(value, bool) or not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+        if isinstance(value, bool) or not isinstance(value, Real) or not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
     if size is None and epsilon + delta <= 0:
         raise ValueError("epsilon, delta: expected one of them to be positive, got 0 and 0; no finite portfolio reaches that")
-    if size is not None and (isinstance(size, bool) or size < 1):
-        raise ValueError(f"size: expected at least 1, got {size}")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
+        raise ValueError(f"size: expected a whole number of at least 1, got {size!r}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if select not in ("milp", "greedy", "population"):

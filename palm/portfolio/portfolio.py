@@ -165,5 +165,5 @@ def _read_certificate(record: dict[str, Any]) -> Certificate:
     for name in ("incompatible", "captured_incompatible"):
         values[name] = np.array(record[name]).reshape(-1, bases)
     values["assumptions"] = tuple(record["assumptions"])
-    values["epsilon"] = np.inf if record["epsilon"] is None else record["epsilon"]
+    values |= {name: np.inf if record[name] is None else record[name] for name in ("epsilon", "delta")}
     return Certificate(**values)

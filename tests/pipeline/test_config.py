@@ -16,8 +16,11 @@ def _load(tmp_path: Path, text: str, *overrides: str) -> Config:
     return load_config(path, overrides)
 
 
-def test_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    assert _load(tmp_path, "") == _load(tmp_path, "# nothing\n") == _load(tmp_path, "data:\nplan:\n") == Config()
+def test_empty_sections_are_the_defaults_and_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert _load(tmp_path, "data:\nplan:\n") == _load(tmp_path, "{}") == Config()
+    for text in ("", "# nothing\n"):
+        with pytest.raises(ConfigError, match=r"run\.yaml: expected keys and values, got an empty file"):
+            _load(tmp_path, text)
 
 
 @pytest.mark.parametrize("written", ["1e-4", "1E-4", "1.e-4", "1.0e-4", "0.0001", "+1e-4", "1_0e-5"])

@@ -70,5 +70,5 @@ def test_folds_out_of_range_are_refused(random_tensor, folds):
 def test_bad_rewards_and_plans_are_refused_by_name(random_tensor):
     with pytest.raises(ValueError, match="kl: expected a positive number, got 0"):
         cross_fit(random_tensor(0, 2), 0.0)
-    with pytest.raises(ValueError, match="size: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="size: expected a whole number of at least 1, got 0"):
         cross_fit(random_tensor(0, 2), size=0)
