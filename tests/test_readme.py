@@ -129,6 +129,9 @@ def test_command(command: str, checkout: Path) -> None:
         "palm run": "report: runs/",
         "palm status": "report   done",
         "palm route": "0.2,0.3,0.5: ",
+        "palm show": "certificate, for every weight:",
+        "palm verify": "0 fail; rewards: ",
+        "palm diff": "origin: planned -> measured",
         "palm plan --help": "certify",
         "accelerate launch": " s\n",  # the time that the stage took
     }

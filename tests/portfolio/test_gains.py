@@ -55,6 +55,10 @@ def test_two_specialists_capture_two_thirds_as_known_by_hand(pool_oracle, portfo
     assert found.captured_gain == pytest.approx(0.5, abs=1e-9)
     assert found.captured_gain_given_delta == pytest.approx(4 / 6, abs=1e-9)
     np.testing.assert_allclose(found.worst_weight_captured_given_delta, [0.5, 0.5], atol=1e-12)
+    generalist = certify(portfolio_of(oracle, np.full((1, 2), 0.5)), oracle, captured_bound=True)
+    assert generalist.captured_gain == pytest.approx(0.75, abs=1e-9)
+    assert generalist.captured_size_at_least == 1  # 0.6 / 0.75 is just enough for the 0.8 of both vertices
+    assert check_captured_gain(0.8, 0.1, oracle) == pytest.approx((0.25, 0.125))
     assert len(plan_portfolio(oracle, captured_gain=0.5)) == 1  # the generalist: 0.6 of 0.8 at the vertices
     assert len(plan_portfolio(oracle, captured_gain=0.76)) > 1
     assert plan_portfolio(oracle, captured_gain=0.95).certificate.captured_size_at_least == 3
