@@ -56,8 +56,9 @@ def locate(source: str | Path, *, revision: str | None = None) -> Path:
     Raises:
         ArtifactError: neither could be found.
     """
-    if Path(source).is_dir():
-        return Path(source)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
     if isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") != 1:
         raise ArtifactError(f"{source}: no such folder")
     from huggingface_hub import snapshot_download

@@ -87,7 +87,10 @@ def test_module_is_the_command_and_help_is_light() -> None:
         (["run", "TINY", "base.corpus=web"], "palm: base.corpus: expected one of 'data', 'planted', got 'web'"),
         (["run", "TINY", "output=TINY"], "palm: output: TINY: expected a folder that can be made"),
         (["run", "TINY", "output=NEW", "data.source=none.jsonl"], "palm: none.jsonl: no such file"),
-        (["run", "TINY", "output=NEW", "data.planted.bases=9"], "palm: bases: expected at least 1 and at most 5, got 9"),
+        (
+            ["run", "TINY", "output=NEW", "data.planted.bases=9"],
+            "palm: data.planted.bases: expected at least 1 and at most 5, got 9",
+        ),
         (
             ["plan", "TINY", "output=NEW"],
             "palm: plan: stage score is waiting, `palm score` makes it; `palm run` does it all in order",

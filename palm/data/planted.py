@@ -299,6 +299,28 @@ class World:
     sharpness: float
 
 
+def check_world(
+    *, users: int, bases: int, pairs_per_user: int, responses_per_prompt: int, concentration: float, sharpness: float
+) -> None:
+    """See that `make_world` can make a world of this size.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    for name, value, low, high in (
+        ("users", users, 1, None),
+        ("bases", bases, 1, len(BASES)),
+        ("pairs_per_user", pairs_per_user, 1, len(prompt_texts())),
+        ("responses_per_prompt", responses_per_prompt, 2, None),
+    ):
+        if value < low or (high is not None and value > high):
+            upper = "" if high is None else f" and at most {high}"
+            raise ValueError(f"{name}: expected at least {low}{upper}, got {value}")
+    for name, number in (("concentration", concentration), ("sharpness", sharpness)):
+        if not (np.isfinite(number) and number > 0):
+            raise ValueError(f"{name}: expected a positive number, got {number}")
+
+
 def make_world(
     *,
     users: int = 300,
@@ -323,20 +345,15 @@ def make_world(
     Raises:
         ValueError: a number is out of its range.
     """
+    check_world(
+        users=users,
+        bases=bases,
+        pairs_per_user=pairs_per_user,
+        responses_per_prompt=responses_per_prompt,
+        concentration=concentration,
+        sharpness=sharpness,
+    )
     prompts = prompt_texts()
-    for name, value, low, high in (
-        ("users", users, 1, None),
-        ("bases", bases, 1, len(BASES)),
-        ("pairs_per_user", pairs_per_user, 1, len(prompts)),
-        ("responses_per_prompt", responses_per_prompt, 2, None),
-    ):
-        if value < low or (high is not None and value > high):
-            upper = "" if high is None else f" and at most {high}"
-            raise ValueError(f"{name}: expected at least {low}{upper}, got {value}")
-    for name, number in (("concentration", concentration), ("sharpness", sharpness)):
-        if not (np.isfinite(number) and number > 0):
-            raise ValueError(f"{name}: expected a positive number, got {number}")
-
     rng = np.random.default_rng(seed)
     names = BASES[:bases]
     pool = [_distinct_responses(prompt, responses_per_prompt, rng) for prompt in prompts]

@@ -14,6 +14,7 @@ from palm.data.schema import PairError
 
 Source: TypeAlias = str | Path | Dataset | Iterable[Mapping[str, Any]]
 
+_LONGEST = 1 << 24  # characters of a CSV's field
 _ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz", ".parquet", ".csv", ".csv.gz")
 
 
@@ -38,9 +39,13 @@ def read_rows(source: Source, *, split: str = "train", subset: str | None = None
         source = source[split]
     if isinstance(source, Dataset):
         return "data set", enumerate(iter(source), start=1)
+    if source is None or isinstance(source, bytes | bytearray | Mapping) or not isinstance(source, str | Path | Iterable):
+        raise PairError(f"source: expected a file, a Hub id, a datasets.Dataset or dicts, got {source!r:.60}")
     if not isinstance(source, str | Path):
         return "rows", enumerate(source, start=1)
-    path = Path(source)
+    if not str(source).strip():
+        raise PairError(f"source: expected a file or a data set's id, got {str(source)!r}")
+    path = Path(source).expanduser()
     name = path.name.lower()
     if path.is_file():
         if name.endswith(".parquet"):
@@ -81,9 +86,16 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
+    csv.field_size_limit(max(_LONGEST, csv.field_size_limit()))  # Python's own limit, 131,072 characters, is below a long chat
     try:
         with _open(path) as file:
             reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or [])
+            doubled = sorted({name for name in columns if columns.count(name) > 1})
+            if doubled:
+                raise PairError(
+                    f"{path}: expected every column once in the header, got {doubled[0]!r} {columns.count(doubled[0])} times"
+                )
             for number, row in enumerate(reader, start=1):
                 if None in row or None in row.values():
                     raise PairError(f"{path}, row {number}: expected {len(reader.fieldnames or [])} columns, as in the header")

@@ -57,7 +57,7 @@ def split_users(
     Raises:
         ValueError: an argument is out of range, there are no users, or too few users have enough separate groups.
     """
-    if isinstance(unseen, bool) or unseen < 0 or (isinstance(unseen, float) and unseen >= 1):
+    if isinstance(unseen, bool) or not unseen >= 0 or (isinstance(unseen, float) and unseen >= 1):
         raise ValueError(f"unseen: expected a share from 0 to below 1 or a number of users, got {unseen!r}")
     if shots < 0:
         raise ValueError(f"shots: expected at least 0, got {shots}")
@@ -65,6 +65,8 @@ def split_users(
         raise ValueError(f"test: expected a share from 0 to below 1, got {test}")
     if train_pairs is not None and train_pairs < 1:
         raise ValueError(f"train_pairs: expected at least 1 or None, got {train_pairs}")
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
     rng, capping = (np.random.default_rng(part) for part in (seed, [seed, 1]))  # who is tested on what does not hang on the cap
     names, user = np.unique(np.asarray(pairs["user"], dtype=object).astype(str), return_inverse=True)
     counts = np.bincount(user, minlength=len(names))

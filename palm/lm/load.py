@@ -69,6 +69,12 @@ def pick_dtype(dtype: str | None, device: str) -> Any:
     return getattr(torch, dtype)
 
 
+def is_folder_name(source: str | Path) -> bool:
+    """Whether a model's name can only be a folder's: a Hub id is NAME or OWNER/NAME."""
+    text = str(source)
+    return isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
 def load_language_model(
     source: str | Path, *, revision: str | None = None, dtype: str | None = None, device: str | None = None
 ) -> LanguageModel:
@@ -88,6 +94,8 @@ def load_language_model(
 
     device = device or pick_device()
     number_type = pick_dtype(dtype, device)
+    if is_folder_name(source) and not Path(source).is_dir():
+        raise ValueError(f"model: expected the folder or Hub id of a causal language model, got {str(source)!r}: no such folder")
     try:
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=number_type)
         tokenizer = load_tokenizer(source, revision=revision)

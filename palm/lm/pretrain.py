@@ -150,7 +150,8 @@ def train_from_scratch(
             "completion_mask": [[0] * len(prompt) + [1] * len(response) for prompt, response in encoded],
         }
     )
-    config = _llama_config(tokenizer, architecture or {}, max_length)
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = scratch_config(architecture or {}, vocabulary=len(tokenizer), max_length=max_length, **special)
     with isolated_rng(seed):
         model = LlamaForCausalLM(config)
         arguments = training_arguments(
@@ -190,18 +191,17 @@ def _check_alone() -> None:
         )
 
 
-def _llama_config(tokenizer: Any, architecture: Mapping[str, Any], max_length: int) -> Any:
-    """Four layers of width 128 unless told otherwise: about a million parameters."""
+def scratch_config(architecture: Mapping[str, Any], *, vocabulary: int, max_length: int, **special: int) -> Any:
+    """transformers' LlamaConfig of a model trained here: about a million parameters unless told otherwise.
+
+    Args:
+        architecture: fields of LlamaConfig.
+        vocabulary: tokens.
+        max_length: longest text in tokens.
+        special: ids of special tokens.
+    """
     from transformers import LlamaConfig
 
     return LlamaConfig(
-        **{
-            **_ARCHITECTURE,
-            "max_position_embeddings": max_length,
-            **architecture,
-            "vocab_size": len(tokenizer),
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        }
+        **{**_ARCHITECTURE, "max_position_embeddings": max_length, **architecture, "vocab_size": vocabulary, **special}
     )

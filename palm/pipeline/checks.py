@@ -3,10 +3,11 @@
 import math
 from typing import Any
 
-from palm.data import personalllm
 from palm.pipeline.config import Config
+from palm.pipeline.data_checks import check_data
 from palm.pipeline.data_stages import PLANTED, SCRATCH
 from palm.pipeline.fit_stage import check_rewards
+from palm.pipeline.model_checks import check_models
 from palm.pipeline.plan_stages import POOL
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
@@ -25,7 +26,7 @@ def check(config: Config) -> None:
 
     _check_choices(config)
     _check_ranges(config)
-    _check_draw(config)
+    check_data(config.data)
     check_rewards(config)
     try:
         training_options(config).check()
@@ -37,20 +38,9 @@ def check(config: Config) -> None:
     except ValueError as error:
         raise PipelineError(f"base.{error}") from error
     source_files(config.features.functions)  # imports them
+    check_models(config)
     if config.report.plots:
         check_plots()
-
-
-def _check_draw(config: Config) -> None:
-    data = config.data
-    if data.draw.users and data.source == PLANTED:
-        raise PipelineError("data.draw.users: expected a source of scored responses, got 'planted', which has users of its own")
-    if data.draw.users and (data.columns or data.drop_invalid):
-        raise PipelineError(
-            "data.columns, data.drop_invalid: expected neither with data.draw.users: scored responses have a schema"
-        )
-    if data.source == personalllm.SOURCE and not data.draw.users:
-        raise PipelineError(f"data.draw.users: expected how many users to draw over the scores of {data.source}, got 0")
 
 
 def _check_choices(config: Config) -> None:
@@ -124,5 +114,10 @@ def _check_ranges(config: Config) -> None:
         raise PipelineError(f"data.test: expected a share below 1, got {data.test}")
     if not candidates.held_out > 0:
         raise PipelineError(f"candidates.held_out: expected some prompts to certify and measure on, got {candidates.held_out}")
+    if config.plan.method == "grid" and not (config.plan.epsilon > 0 and config.plan.delta > 0):
+        raise PipelineError(
+            "plan.epsilon, plan.delta: expected both to be positive for plan.method grid, whose size they set, "
+            f"got {config.plan.epsilon} and {config.plan.delta}"
+        )
     if config.plan.size is None and not config.plan.epsilon + config.plan.delta > 0:
         raise PipelineError("plan.epsilon, plan.delta: expected one of them to be positive, or plan.size, got 0 and 0")

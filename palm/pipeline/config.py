@@ -77,7 +77,7 @@ class DataConfig:
     """Where the pairs come from and how users are split.
 
     Attributes:
-        source: "planted", a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), or a data set's id on the Hub.
+        source: must be given: "planted", a file (.jsonl, .jsonl.gz, .parquet, .csv, .csv.gz), or a data set's id on the Hub.
         planted: for the source "planted".
         draw: for a source of PersonalLLM's schema, the Hub's or a file: scored responses, and users to draw over them.
         columns: where each of user, prompt, chosen, rejected, group is found.
@@ -90,7 +90,7 @@ class DataConfig:
         train_pairs: most pairs of a seen user to fit on; all of those not tested on unless given.
     """
 
-    source: str = "planted"
+    source: str = ""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     draw: DrawConfig = field(default_factory=DrawConfig)
     columns: dict[str, str] = field(default_factory=dict)
@@ -392,6 +392,8 @@ def _value(hint: Any, value: Any, name: str, where: str) -> Any:
             return float(value)
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{where}: {name}: expected a finite number, got {value!r}")
+        if origin is str and isinstance(value, str) and value.startswith("~/"):
+            value = str(Path(value).expanduser())
         if isinstance(value, origin) and not (isinstance(value, bool) and origin is not bool):
             _check_items(kind, value, name, where)
             return value

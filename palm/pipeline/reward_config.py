@@ -85,9 +85,11 @@ def check_reward_training(config: RewardTraining) -> None:
     from palm.backbone.model import training_dtype
     from palm.features.pooling import POOLINGS
     from palm.lm.load import DTYPES
+    from palm.pipeline.data_checks import check_data
     from palm.pipeline.data_stages import BASE
 
     backbone, rewards, data = config.backbone, config.rewards, config.data
+    check_data(data)
     choices: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("backbone.dtype", backbone.dtype, (None, *DTYPES)),
         ("backbone.pooling", backbone.pooling, POOLINGS),

@@ -67,6 +67,9 @@ class Portfolio(HubObject):
             object.__setattr__(self, name, array)
         if len(self.ids) != size or len(set(self.ids)) != size:
             raise ValueError(f"ids: expected {size} different ids, got {list(self.ids)}")
+        for name in self.ids:
+            if not isinstance(name, str) or not name or name.startswith(".") or set(name) & set("/\\\0"):
+                raise ValueError(f"ids: expected names that a folder can have, got {name!r}")
         names = tuple(self.bases) or tuple(f"basis-{k}" for k in range(bases))
         if len(names) != bases:
             raise ValueError(f"bases: expected {bases} names, got {list(names)}")
@@ -116,6 +119,8 @@ class Portfolio(HubObject):
     @classmethod
     def _read(cls, folder: Path) -> Self:
         path = folder / FILE
+        if not path.exists():
+            raise ArtifactError(f"{path}: no such file; a run has its portfolios in RUN/plan, RUN/measure and RUN/route/portfolio")
         record = read_json(path)
         if not isinstance(record, dict) or record.get("format") != "palm.Portfolio/1":
             raise ArtifactError(f"{path}: expected the format 'palm.Portfolio/1', got {_format(record)!r}")

@@ -174,3 +174,28 @@ def test_invalid_rows_can_be_left_out_and_are_counted(caplog: pytest.LogCaptureF
     assert "left out 2 of 4 rows; the first: rows, row 2, column 'chosen'" in caplog.text
     with pytest.raises(PairError, match="rows: expected at least one pair, got none; rows, row 1, column 'chosen'"):
         load_pairs(rows[1:2], drop_invalid=True)
+
+
+def test_a_column_that_comes_twice(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("user,prompt,chosen,rejected,user\nada,p,a,b,bob\n", encoding="utf-8")
+    with pytest.raises(PairError, match=r"pairs.csv: expected every column once in the header, got 'user' 2 times"):
+        load_pairs(path)
+
+
+def test_a_long_text_in_a_csv(tmp_path: Path) -> None:
+    path, long = tmp_path / "pairs.csv", "word " * 40_000
+    path.write_text(f"user,prompt,chosen,rejected\nada,p,{long},b\n", encoding="utf-8")
+    assert load_pairs(path)["chosen"] == [long]
+
+
+@pytest.mark.parametrize("source", [None, "", b"pairs.csv", {"user": "ada"}, 3])
+def test_what_is_no_source(source: Any) -> None:
+    with pytest.raises(PairError, match=r"source: expected a file"):
+        load_pairs(source)
+
+
+def test_a_file_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pairs.csv").write_text("user,prompt,chosen,rejected\nada,p,a,b\n", encoding="utf-8")
+    assert len(load_pairs("~/pairs.csv")) == 1

@@ -185,6 +185,8 @@ def test_seed_decides_the_split() -> None:
     [
         ({"unseen": 1.0}, r"unseen: expected a share from 0 to below 1 or a number of users, got 1\.0"),
         ({"unseen": -1}, "unseen: expected a share from 0 to below 1 or a number of users, got -1"),
+        ({"unseen": np.nan}, "unseen: expected a share from 0 to below 1 or a number of users, got nan"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
         ({"unseen": True}, "unseen: expected a share from 0 to below 1 or a number of users, got True"),
         ({"unseen": 30}, "unseen: expected 30 unseen users beside at least one seen, but of 30 users"),
         ({"shots": -1}, "shots: expected at least 0, got -1"),

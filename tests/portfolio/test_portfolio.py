@@ -101,6 +101,8 @@ GOOD = {
     [
         ({"ids": ("a", "a")}, r"ids: expected 2 different ids, got \['a', 'a'\]"),
         ({"ids": ("a",)}, r"ids: expected 2 different ids, got \['a'\]"),
+        ({"ids": ("a", "../b")}, "ids: expected names that a folder can have, got '../b'"),
+        ({"ids": ("a", "")}, "ids: expected names that a folder can have, got ''"),
         ({"value": np.ones((2, 3))}, r"value: expected the shape \(2, 2\) for 2 policies and 2 bases, got \(2, 3\)"),
         ({"cost": np.ones(3)}, r"cost: expected the shape \(2,\) .* got \(3,\)"),
         ({"reference": np.ones(3)}, r"reference: expected the shape \(2,\) .* got \(3,\)"),
@@ -150,7 +152,7 @@ def with_ragged_weights(path):
         (of_another_format, "expected the format 'palm.Portfolio/1', got 'palm.Router/1'"),
         (with_ragged_weights, "not a complete portfolio: ValueError"),
         (lambda path: path.write_text("[1, 2]"), "expected the format 'palm.Portfolio/1', got 'list'"),
-        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.unlink(), "no such file; a run has its portfolios in RUN/plan"),
     ],
 )
 def test_damaged_files_are_named(planned, tmp_path, damage, message):

@@ -31,7 +31,7 @@ DEADLINE = 100  # seconds for a process that takes ten
 
 CONFIG = """\
 output: {output}
-data: {{planted: {{users: 10, bases: 2, pairs_per_user: 12}}, unseen: 3, shots: 4}}
+data: {{source: planted, planted: {{users: 10, bases: 2, pairs_per_user: 12}}, unseen: 3, shots: 4}}
 backbone: {{model: {model}, pooling: mean+last, max_length: 96, batch_tokens: 1024, shard_size: 64, targets: 2, context: 3}}
 rewards: {{method: VRF, options: {{rank: 2, dim: 4, hidden: 16}}}}
 trainer: {{num_train_epochs: 3, per_device_train_batch_size: 4, learning_rate: 1e-3}}
