@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from palm.rewards.mixing import population_moments
 from palm.rewards.newton import check_scores, newton, stack_users
 from palm.simplex import tangent_basis
 
@@ -128,41 +129,41 @@ class _Posterior:
 
 
 def learn_population(
-    scores: np.ndarray, code: np.ndarray, users: int, *, concentration: float = 0.1, rounds: int = 10
+    scores: np.ndarray, code: np.ndarray, users: int, *, concentration: float = 0.1
 ) -> tuple[Population, np.ndarray, np.ndarray]:
     """Empirical Bayes: the population's mean and precision from the seen users themselves, and their posteriors under it.
 
-    Expectation-maximisation with Laplace posteriors: the mean becomes the users' mean weight, the covariance their spread
-    plus what is unsure of each of them.
+    The mean and covariance are those of the nonparametric maximum-likelihood distribution of weights (palm.rewards.mixing). Learned
+    from normal posteriors instead, by expectation-maximisation, the covariance came out a third too small for users of 40 pairs
+    and two thirds for users of 5.
 
     Args:
         scores, code, users: as in `infer_weights`.
         concentration: tau.
-        rounds: of expectation-maximisation.
 
     Returns:
         the population, and mean (U, K) and covariance (U, K, K) of the users.
     """
     bases = scores.shape[1]
-    population = Population.flat(bases, concentration)
-    tangent = tangent_basis(bases)
-    mean = None
-    for _ in range(rounds):
-        mean, covariance = infer_weights(scores, code, users, population, start=mean)
-        if bases == 1:
-            break
-        centre = np.maximum(mean.mean(axis=0), 1e-3)
-        centre /= centre.sum()
-        away = mean - centre
-        spread = covariance.mean(axis=0) + away.T @ away / users
-        reduced = tangent.T @ spread @ tangent
-        precision = tangent @ np.linalg.inv(reduced + 1e-6 * np.eye(bases - 1)) @ tangent.T
-        moved = np.abs(centre - population.mean).max() + np.abs(precision - population.precision).max() * 1e-3
-        population = Population(centre, precision, concentration)
-        if moved < 1e-4:
-            break
-    mean, covariance = infer_weights(scores, code, users, population)  # as whoever infers them anew begins
+    flat = Population.flat(bases, concentration)
+    mean, covariance = infer_weights(scores, code, users, flat)
+    if bases == 1:
+        return flat, mean, covariance
+    population = population_around(*population_moments(scores, code, mean), concentration)
+    mean, covariance = infer_weights(scores, code, users, population)
     return population, mean, covariance
+
+
+def population_around(mean: np.ndarray, covariance: np.ndarray, concentration: float) -> Population:
+    """The population of a mean (K,), brought off the faces, whose users without pairs have a covariance (K, K)."""
+    centre = np.maximum(mean, 1e-3)
+    centre /= centre.sum()
+    tangent = tangent_basis(len(centre))
+    reduced = tangent.T @ covariance @ tangent
+    wanted = np.linalg.inv(reduced + 1e-6 * np.eye(len(reduced)))
+    values, vectors = np.linalg.eigh(wanted - tangent.T @ np.diag(concentration / centre) @ tangent)
+    precision = (vectors * np.maximum(values, 0.0)) @ vectors.T  # what the pseudo-observations know is not counted twice
+    return Population(centre, tangent @ precision @ tangent.T, concentration)
 
 
 def population_record(population: Population) -> dict[str, Any]:

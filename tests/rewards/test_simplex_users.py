@@ -203,7 +203,7 @@ def test_the_populations_mean_and_spread_are_learned_from_its_users(crowd):
     population, mean, covariance = learn_population(scores, code, 300)
     np.testing.assert_allclose(population.mean, [0.6, 0.3, 0.1], atol=0.04)
     spread = np.sqrt(np.diag(population.covariance))
-    np.testing.assert_allclose(spread, weights.std(axis=0), rtol=0.5)
+    np.testing.assert_allclose(spread, weights.std(axis=0), rtol=0.2)
     again = infer_weights(scores, code, 300, population)
     np.testing.assert_array_equal(mean, again[0])
     np.testing.assert_array_equal(covariance, again[1])
