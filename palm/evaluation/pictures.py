@@ -63,12 +63,16 @@ class SizePoint:
         epsilon: its multiplicative gap; None if unbounded.
         captured_gain: the share of personalisation's gain that the worst-served weight gets.
         size_at_least: proven lower bound on the size of any portfolio with this gap.
+        epsilon_at_least: no portfolio of this size has a smaller gap; None if that is without bound, or was not looked for.
+        hypervolume: of the values above 0, the reference's among them; None if it was not computed.
     """
 
     size: int
     epsilon: float | None
     captured_gain: float
     size_at_least: int
+    epsilon_at_least: float | None = None
+    hypervolume: float | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def run_plan(context: Context) -> None:
             names=model.names,
             advance=lambda line: advance(1),
         )
-        curve = plan_curve(oracle, sizes=range(1, config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
+        curve = plan_curve(oracle, sizes=range(config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
     described: dict[str, Any] = {
         "bases": model.names,
         "calibration": np.column_stack([model.calibration.low, model.calibration.high]),
@@ -142,7 +142,7 @@ def run_plan(context: Context) -> None:
         if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon:
             found = _certificate(planned)  # two searches may end in different places: the plan may be the best of its size
         shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
-        points.append({"size": point.size, **shown})
+        points.append({"size": point.size, **shown, "epsilon_at_least": point.epsilon_at_least, "hypervolume": point.hypervolume})
     checks = held_out.diagnostics(planned.weights) if len(planned) else None
     write_json(
         context.folder / "plan.json",

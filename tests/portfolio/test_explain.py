@@ -60,6 +60,16 @@ def test_what_one_more_policy_buys(specialists):
     assert "one more" not in "\n".join(show(specialists, curve=curve[:2]))
 
 
+def test_what_no_portfolio_of_a_size_can_beat(specialists):
+    rows = ((1, None, None), (2, 0.6, 0.31), (3, 0.25, 0.2))
+    names = ("size", "epsilon", "epsilon_at_least")
+    curve = [{**dict(zip(names, row, strict=True)), "captured_gain": 0.5} for row in rows]
+    text = "\n".join(show(specialists, curve=curve))
+    assert "1: gap without bound, 50.0 % gained" in text
+    assert "2: gap 60.0 % (any 2: at least 31.0 %), 50.0 % gained  <- this size" in text
+    assert text.endswith("from 60.0 % to 25.0 %; whatever it is, at least 20.0 % are left")
+
+
 def test_portfolios_without_policies_certificate_or_bound(pool_oracle, portfolio_of, random_tensor):
     oracle = pool_oracle([[1, 0], [0, 1]], reference=[0, 0])
     empty = portfolio_of(oracle, np.zeros((0, 2)))
