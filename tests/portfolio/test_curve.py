@@ -59,6 +59,7 @@ def test_more_policies_than_are_needed_change_nothing():
     points = plan_curve(oracle, sizes=[1, 2, 5])
     assert points[1].epsilon == points[2].epsilon == 0
     assert len(points[2].portfolio) == 2
+    assert points[2].portfolio is points[1].portfolio  # what fewer policies reach is not searched for again
     assert points[0].epsilon_at_least > 0
     assert points[1].epsilon_at_least == points[2].epsilon_at_least == 0
 

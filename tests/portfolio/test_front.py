@@ -44,6 +44,7 @@ def test_known_volumes():
     assert hypervolume(np.zeros((0, 3))) == 0
     assert hypervolume(np.array([[1.0, 0.0], [0.0, 1.0]])) == 0  # nothing above the reference point in both
     assert hypervolume(np.array([[-1.0, -1.0], [0.5, 0.5]])) == 0.25
+    assert hypervolume(np.array([[-1.0, -1.0], [-0.5, -2.0]])) == 0
     assert hypervolume(np.array([[0.3], [0.7]])) == 0.7
 
 

@@ -79,6 +79,8 @@ def test_slack_only_weakens_the_bound(pool_oracle):
     for tight, weak in zip(exact, loose, strict=True):
         assert weak.epsilon <= tight.epsilon
     assert loose[1].epsilon < exact[1].epsilon
+    half = least_gaps(pool_oracle(np.eye(2), [0.1, 0.1], 0.05), 1)  # from below at the vertices, from above in the middle
+    assert half[1].epsilon == pytest.approx(1 / (0.5 + 0.05) - 1, rel=1e-6)
 
 
 def test_where_the_reference_is_best_nothing_is_proven():
