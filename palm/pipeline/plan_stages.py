@@ -21,7 +21,7 @@ from palm.pipeline.data_stages import (
 )
 from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.runner import Context, PipelineError
-from palm.portfolio import GibbsOracle, Portfolio, certify, plan_curve, plan_portfolio
+from palm.portfolio import GibbsOracle, Portfolio, certify, held_out_confidence, plan_curve, plan_portfolio
 from palm.rewards import RewardTensor, SimplexRewards, reward_tensor
 from palm.seeds import derive_seed
 
@@ -104,7 +104,8 @@ def run_plan(context: Context) -> None:
     config = context.config.plan
     model = read_main_model(context)
     oracle = oracle_for(read_tensor(context.inputs["score"], "plan"), config.kl)
-    held_out = oracle_for(read_tensor(context.inputs["score"], "held_out"), config.kl)
+    others = read_tensor(context.inputs["score"], "held_out")
+    held_out = oracle_for(others, config.kl)
     with context.track("planning", None) as advance:
         planned = plan_portfolio(
             oracle,
@@ -123,10 +124,12 @@ def run_plan(context: Context) -> None:
         "calibration": np.column_stack([model.calibration.low, model.calibration.high]),
         "base_model": base_name(context.inputs["base"]),
     }
-    planned = replace(planned, **described)
+    # The portfolio was chosen on the planning prompts and is too good there; the held-out ones know nothing of the choice.
+    stated = held_out_confidence(planned, others.rewards, others.mask, config.kl, delta=config.delta, seed=context.seed)
+    planned = replace(planned, **described, confidence=stated)
     planned.save_pretrained(context.folder)
     crossed = planned.revalued(held_out)
-    replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
+    replace(crossed, certificate=certify(crossed, held_out), confidence=stated).save_pretrained(context.folder / "held_out")
     trained = dict(zip(planned.ids, planned.weights, strict=True))
     for name, weight in _baselines(oracle, model).items():
         policy = _stands_for(oracle, name, weight, trained) or name  # nothing is trained twice

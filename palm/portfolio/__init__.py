@@ -3,7 +3,7 @@
 from palm.portfolio.bestofn import BestOfNOracle
 from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import Certificate, certify
-from palm.portfolio.confidence import Confidence, confidence
+from palm.portfolio.confidence import Confidence, confidence, held_out_confidence
 from palm.portfolio.crossfit import CrossFit, cross_fit
 from palm.portfolio.curve import CurvePoint, plan_curve
 from palm.portfolio.extend import extend
@@ -40,6 +40,7 @@ __all__ = [
     "confidence",
     "cross_fit",
     "extend",
+    "held_out_confidence",
     "hypervolume",
     "keep_for_users",
     "least_gaps",

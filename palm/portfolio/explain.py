@@ -88,11 +88,12 @@ def _confidence_lines(found: Confidence) -> list[str]:
     level = _percent(found.level)
 
     def row(name: str, bounds: Any) -> str:
-        gap = f"at most {_percent(bounds.epsilon)} and at most {bounds.delta:.4f} more"
+        beside = f" beside an additive {found.given_delta:g}" if found.given_delta else ""
+        gap = f"at most {_percent(bounds.epsilon)} more{beside} and at most {bounds.delta:.4f} more"
         return f"  {name}: {gap} by a policy of one's own, at least {_percent(bounds.captured_gain)} of the gain"
 
     lines = [
-        f"over all prompts, from {found.prompts} of them, each with {level} confidence:",
+        f"for every weight, over all prompts drawn like {found.prompts} on which nothing was chosen, each with {level} confidence:",
         row("by resampling", found.bootstrap),
     ]
     return lines if found.bernstein is None else [*lines, row("whatever their distribution", found.bernstein)]

@@ -83,8 +83,12 @@ def test_confidence_is_told(random_tensor):
     rewards = random_tensor(1, 2, prompts=30)
     on = optimal_on(planned.weights, rewards, np.ones(rewards.shape[:2], dtype=bool), 0.1)
     lines = show(replace(planned, confidence=confidence(planned, on, draws=20)))
-    assert any("over all prompts, from 30 of them, each with 95.0 % confidence" in line for line in lines)
+    assert any("over all prompts drawn like 30 on which nothing was chosen, each with 95.0 % confidence" in line for line in lines)
     assert any("whatever their distribution" in line for line in lines)
+    bounds = confidence(planned, on, draws=20).bootstrap
+    assert any(f"at most {100 * bounds.epsilon:.1f} % more and at most {bounds.delta:.4f} more" in line for line in lines)
+    given = show(replace(planned, confidence=confidence(planned, on, draws=20, delta=0.01)))
+    assert any("% more beside an additive 0.01 and at most" in line for line in given)
     bare = show(replace(planned, confidence=confidence(planned, on, draws=20, bernstein=False)))
     assert not any("whatever" in line for line in bare)
 
