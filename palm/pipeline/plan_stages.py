@@ -21,7 +21,7 @@ from palm.pipeline.data_stages import (
 )
 from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.runner import Context, PipelineError
-from palm.portfolio import GibbsOracle, Portfolio, certify, held_out_confidence, plan_curve, plan_portfolio
+from palm.portfolio import CurvePoint, GibbsOracle, Portfolio, certify, held_out_confidence, plan_curve, plan_portfolio
 from palm.rewards import RewardTensor, SimplexRewards, reward_tensor
 from palm.seeds import derive_seed
 
@@ -139,23 +139,28 @@ def run_plan(context: Context) -> None:
         )
         single = single.revalued(oracle)
         replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
-    points = []
-    for point in curve:
-        found = _certificate(point.portfolio)
-        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon:
-            found = _certificate(planned)  # two searches may end in different places: the plan may be the best of its size
-        shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
-        points.append({"size": point.size, **shown, "epsilon_at_least": point.epsilon_at_least, "hypervolume": point.hypervolume})
     checks = held_out.diagnostics(planned.weights) if len(planned) else None
     write_json(
         context.folder / "plan.json",
         {
-            "curve": points,
+            "curve": curve_record(curve, planned),
             "diagnostics": None
             if checks is None
             else {name: getattr(checks, name).tolist() for name in ("effective_samples", "fewest_samples", "bias", "prompt_error")},
         },
     )
+
+
+def curve_record(curve: list[CurvePoint], planned: Portfolio) -> list[dict[str, Any]]:
+    """Points of gap against size for plan.json; two searches may end in different places: the plan may be the best of its size."""
+    points = []
+    for point in curve:
+        found = _certificate(point.portfolio)
+        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon and not _certificate(planned).given_delta:
+            found = _certificate(planned)
+        shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
+        points.append({"size": point.size, **shown, "epsilon_at_least": point.epsilon_at_least, "hypervolume": point.hypervolume})
+    return points
 
 
 def _certificate(portfolio: Portfolio) -> Any:
