@@ -3,7 +3,7 @@
 
     python scripts/check_certificates.py                     # all 300 tensors, about a minute of one core
     python scripts/check_certificates.py --first 0 --last 99 # a part of them
-    python scripts/check_certificates.py --coverage          # how often "with 95 % confidence" holds, about 15 minutes
+    python scripts/check_certificates.py --coverage          # how often "with 95 % confidence" holds
 
 The tensors have 2 to 6 bases and kl from 0.02 to 1: plain ones, ones with heavy ties, duplicate candidates, constant rewards,
 duplicate and opposed bases, a single prompt. Every certificate is tried at 100,000 random weights and by local ascent from the
