@@ -194,6 +194,23 @@ def show(folder: PortfolioArgument) -> None:
         typer.echo(line)
 
 
+@app.command("plan-scores")
+def plan_scores(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+    """Plan on a table of responses that were scored on several attributes, with nothing learned or trained.
+
+    Such as `palm plan-scores recipes/configs/nlg_multiattr/topical_chat.yaml`. Ends with the portfolio and its certificate in
+    OUTPUT/plan, which `palm show` and `palm verify` read, and OUTPUT/report.md with gap against size.
+    """
+    from palm.pipeline.config import read_config
+    from palm.pipeline.score_plan import ScorePlan, run_score_plan
+    from palm.progress import bars
+
+    wanted = read_config(config, settings or (), ScorePlan)
+    planned = run_score_plan(wanted, track=bars)
+    typer.echo(f"{len(planned)} policies: {Path(wanted.output) / 'plan'}")
+    typer.echo(f"report: {Path(wanted.output) / 'report.md'}")
+
+
 @app.command()
 def diff(
     first: Annotated[Path, typer.Argument(help="A portfolio's folder, before.")],

@@ -3,6 +3,7 @@
 
     python scripts/check_certificates.py                     # all 300 tensors, about a minute of one core
     python scripts/check_certificates.py --first 0 --last 99 # a part of them
+    python scripts/check_certificates.py --coverage          # how often "with 95 % confidence" holds
 
 The tensors have 2 to 6 bases and kl from 0.02 to 1: plain ones, ones with heavy ties, duplicate candidates, constant rewards,
 duplicate and opposed bases, a single prompt. Every certificate is tried at 100,000 random weights and by local ascent from the
@@ -10,6 +11,13 @@ duplicate and opposed bases, a single prompt. Every certificate is tried at 100,
 which a statement's worst weight misses equality, both relative to the optimum; `nearest` is how close brute force came to
 equality, for the statement for which it came least close. Prints a table by kind and one JSON line; the exit status is 1 if any
 excess or shortfall is above 1e-9.
+
+With --coverage, prompts are drawn 200 times from each of nine worlds (K = 2, 3, 4; prompts that vary alike, ones of which a tenth
+decide, rewards of three levels) whose gaps over all 20,000 prompts are known, 60, 100 and 300 at a time. For each gap: its true
+value, the median one-sided bound, and the shares of repetitions in which the one-sided bound by resampling, the one by Bernstein's
+inequality and the two-sided interval hold; `bare` is how often the gap on the drawn prompts, without any allowance, is not better
+than the true one. The exit status is 1 if a share is below the level by more than chance explains (a one-sided binomial test at
+1 in 1,000 for each row).
 """
 
 import argparse
@@ -17,11 +25,13 @@ import json
 import sys
 
 from benchmarks.certificates import KINDS, Tried, try_certificate
+from benchmarks.coverage import WORLDS, make_world, try_confidence
 from benchmarks.table import print_table
 
 from palm.progress import bars
 
 _ALLOWED = 1e-9
+_LEVEL = 0.95
 
 
 def row(name: str, tried: list[Tried]) -> dict[str, object]:
@@ -38,6 +48,33 @@ def row(name: str, tried: list[Tried]) -> dict[str, object]:
     }
 
 
+def coverage(arguments: argparse.Namespace) -> int:
+    """How often bounds hold."""
+    from scipy.stats import binom
+
+    rows, low = [], 0
+    with bars("drawing prompts", len(WORLDS) * 9) as advance:
+        for kind in WORLDS:
+            for bases in (2, 3, 4):
+                world = make_world(kind, bases, arguments.seed)
+                for prompts in (60, 100, 300):
+                    made = {"repeats": arguments.repeats, "level": _LEVEL, "draws": arguments.draws, "seed": arguments.seed + 1}
+                    rows.append({"world": kind, "K": bases, **try_confidence(world, prompts=prompts, **made)})
+                    advance(1)
+    flat = []
+    for entry in rows:
+        for name in ("epsilon", "delta", "captured_gain"):
+            numbers = entry[name]
+            low += binom.cdf(round(numbers["bootstrap"] * arguments.repeats), arguments.repeats, _LEVEL) < 1e-3
+            shown = {"gap": name, "truth": f"{numbers['truth']:.4f}", "median bound": f"{numbers['median_bound']:.4f}"}
+            shares = {kind: f"{numbers[kind]:.3f}" for kind in ("bootstrap", "bernstein", "interval")}
+            flat.append({**{key: entry[key] for key in ("world", "K", "policies", "prompts")}, **shown, **shares})
+            flat[-1]["bare"] = f"{numbers['estimate']:.3f}"
+    print_table(flat)
+    print(json.dumps({"repeats": arguments.repeats, "level": _LEVEL, "rows": rows, "too_low": int(low)}))
+    return int(low > 0)
+
+
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,7 +82,13 @@ def main() -> int:
     parser.add_argument("--last", type=int, default=299, help="seed of the last")
     parser.add_argument("--weights", type=int, default=100_000, help="random weights for each")
     parser.add_argument("--starts", type=int, default=100, help="climbs for each statement")
+    parser.add_argument("--coverage", action="store_true", help="how often confidence bounds hold, instead")
+    parser.add_argument("--repeats", type=int, default=200, help="of drawing prompts (with --coverage)")
+    parser.add_argument("--draws", type=int, default=500, help="of each bootstrap (with --coverage)")
+    parser.add_argument("--seed", type=int, default=0, help="of the worlds (with --coverage)")
     arguments = parser.parse_args()
+    if arguments.coverage:
+        return coverage(arguments)
     if arguments.last < arguments.first:
         parser.error(f"--last: expected at least {arguments.first}, got {arguments.last}")
     tried = []

@@ -7,9 +7,8 @@ import numpy as np
 
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.portfolio.certify import certify
-from palm.portfolio.confidence import resampled_gaps
 from palm.portfolio.gibbs import GibbsOracle
-from palm.portfolio.on_prompts import OnPrompts
+from palm.portfolio.on_prompts import OnPrompts, resampled_gaps
 from palm.portfolio.portfolio import Portfolio
 from palm.rewards.tensor import RewardTensor
 

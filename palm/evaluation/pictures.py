@@ -63,12 +63,16 @@ class SizePoint:
         epsilon: its multiplicative gap; None if unbounded.
         captured_gain: the share of personalisation's gain that the worst-served weight gets.
         size_at_least: proven lower bound on the size of any portfolio with this gap.
+        epsilon_at_least: no portfolio of this size has a smaller gap; None if that is without bound, or was not looked for.
+        hypervolume: of the values above 0, the reference's among them; None if it was not computed.
     """
 
     size: int
     epsilon: float | None
     captured_gain: float
     size_at_least: int
+    epsilon_at_least: float | None = None
+    hypervolume: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ def size_picture(
         line = {"color": COLOURS[0], "marker": "o", "markersize": 5, "linewidth": 1.8, "label": "planned, prompts it was chosen on"}
         left.plot([point.size for point in bounded], [100 * (point.epsilon or 0.0) for point in bounded], **line)
         right.plot([point.size for point in curve], [100 * point.captured_gain for point in curve], **line)
+        paint_proven(left, curve)
         for axis, planned, measured in ((left, held_out.epsilon, epsilon), (right, held_out.captured_gain, captured)):
             if planned is not None:
                 axis.plot(
@@ -192,9 +197,23 @@ def size_picture(
         right.set_title("Captured gain at the worst weight: higher is better")
         right.set_ylabel("captured gain (%)")
         handles, labels = right.get_legend_handles_labels()
+        known = set(labels)
+        for handle, label in zip(*left.get_legend_handles_labels(), strict=True):
+            if label not in known:
+                handles, labels = [*handles, handle], [*labels, label]
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
     return draw("sizes", (9.6, 4.2), paint)
+
+
+def paint_proven(axis: Any, curve: Sequence[SizePoint]) -> None:
+    """Below the proven bounds, in percent, where no portfolio of a size can be: shaded, with a mark per size."""
+    known = [(point.size, 100 * point.epsilon_at_least) for point in curve if point.epsilon_at_least is not None]
+    if known:
+        sizes, least = zip(*known, strict=True)
+        axis.fill_between(sizes, 0, least, color=COLOURS[0], alpha=0.1, linewidth=0, zorder=1)
+        style = {"linestyle": (0, (4, 3)), "linewidth": 1.2, "marker": "_", "markersize": 9}
+        axis.plot(sizes, least, color=COLOURS[0], label="proven: no portfolio of that size has less", **style)
 
 
 def span_picture(

@@ -214,7 +214,7 @@ class PlanConfig:
         epsilon, delta: gap wanted.
         size: number of policies, instead of a gap.
         method, select: of the search.
-        curve: largest size in the picture of gap against size; 0 for none.
+        curve: largest size in the picture of gap against size, which begins with the base model alone; 0 for none.
     """
 
     kl: float = 0.1

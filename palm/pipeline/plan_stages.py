@@ -21,7 +21,7 @@ from palm.pipeline.data_stages import (
 )
 from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.runner import Context, PipelineError
-from palm.portfolio import GibbsOracle, Portfolio, certify, plan_curve, plan_portfolio
+from palm.portfolio import CurvePoint, GibbsOracle, Portfolio, certify, held_out_confidence, plan_curve, plan_portfolio
 from palm.rewards import RewardTensor, SimplexRewards, reward_tensor
 from palm.seeds import derive_seed
 
@@ -104,7 +104,8 @@ def run_plan(context: Context) -> None:
     config = context.config.plan
     model = read_main_model(context)
     oracle = oracle_for(read_tensor(context.inputs["score"], "plan"), config.kl)
-    held_out = oracle_for(read_tensor(context.inputs["score"], "held_out"), config.kl)
+    others = read_tensor(context.inputs["score"], "held_out")
+    held_out = oracle_for(others, config.kl)
     with context.track("planning", None) as advance:
         planned = plan_portfolio(
             oracle,
@@ -117,16 +118,18 @@ def run_plan(context: Context) -> None:
             names=model.names,
             advance=lambda line: advance(1),
         )
-        curve = plan_curve(oracle, sizes=range(1, config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
+        curve = plan_curve(oracle, sizes=range(config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
     described: dict[str, Any] = {
         "bases": model.names,
         "calibration": np.column_stack([model.calibration.low, model.calibration.high]),
         "base_model": base_name(context.inputs["base"]),
     }
-    planned = replace(planned, **described)
+    # The portfolio was chosen on the planning prompts and is too good there; the held-out ones know nothing of the choice.
+    stated = held_out_confidence(planned, others.rewards, others.mask, config.kl, delta=config.delta, seed=context.seed)
+    planned = replace(planned, **described, confidence=stated)
     planned.save_pretrained(context.folder)
     crossed = planned.revalued(held_out)
-    replace(crossed, certificate=certify(crossed, held_out)).save_pretrained(context.folder / "held_out")
+    replace(crossed, certificate=certify(crossed, held_out), confidence=stated).save_pretrained(context.folder / "held_out")
     trained = dict(zip(planned.ids, planned.weights, strict=True))
     for name, weight in _baselines(oracle, model).items():
         policy = _stands_for(oracle, name, weight, trained) or name  # nothing is trained twice
@@ -136,23 +139,28 @@ def run_plan(context: Context) -> None:
         )
         single = single.revalued(oracle)
         replace(single, certificate=certify(single, oracle)).save_pretrained(context.folder / "baselines" / name)
-    points = []
-    for point in curve:
-        found = _certificate(point.portfolio)
-        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon:
-            found = _certificate(planned)  # two searches may end in different places: the plan may be the best of its size
-        shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
-        points.append({"size": point.size, **shown})
     checks = held_out.diagnostics(planned.weights) if len(planned) else None
     write_json(
         context.folder / "plan.json",
         {
-            "curve": points,
+            "curve": curve_record(curve, planned),
             "diagnostics": None
             if checks is None
             else {name: getattr(checks, name).tolist() for name in ("effective_samples", "fewest_samples", "bias", "prompt_error")},
         },
     )
+
+
+def curve_record(curve: list[CurvePoint], planned: Portfolio) -> list[dict[str, Any]]:
+    """Points of gap against size for plan.json; two searches may end in different places: the plan may be the best of its size."""
+    points = []
+    for point in curve:
+        found = _certificate(point.portfolio)
+        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon and not _certificate(planned).given_delta:
+            found = _certificate(planned)
+        shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
+        points.append({"size": point.size, **shown, "epsilon_at_least": point.epsilon_at_least, "hypervolume": point.hypervolume})
+    return points
 
 
 def _certificate(portfolio: Portfolio) -> Any:

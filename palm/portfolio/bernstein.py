@@ -1,18 +1,8 @@
 """Gaps over the distribution of prompts, bounded for every distribution and every weight by empirical Bernstein bounds.
 
-The bounds hold for every distribution and every P. The cells of the portfolio are those of its *own* values, from
-other prompts, so they and their corners c are fixed before the certifying prompts are seen. Let D_j be the cell in which policy j
-was planned to be the best member. For w in D_j
-
-    OPT(w) - (1 + s) L_S(w) <= OPT(w) - (1 + s) E u_xj(w),
-
-since L_S is at least any member's utility. The right side is convex in w (OPT is, u is linear), so over the polytope D_j it is
-largest at one of its corners. The cells cover the simplex. So (1 + s) L_S >= OPT everywhere if
-
-    E Z <= 0,   Z = OPT_x(c) - (1 + s) u_xj(c),   for each pair of a policy j and a corner c of its own cell:
-
-finitely many means over i.i.d. prompts, no net and no Lipschitz constant. For delta, Z = OPT_x - (1 + given) u_xj, whose mean is
-at most delta; for captured gain, Z = OPT_x - u_xj - (1 - gamma) (OPT_x - w.J_ref,x), convex in w as well, with mean at most 0.
+The bounds hold for every distribution and every P. By `palm.portfolio.cell_means` the gap is at most s if finitely many means over
+i.i.d. prompts are at most 0: E Z <= 0, Z = OPT_x(c) - (1 + s) u_xj(c), for each pair of a policy j and a corner c of its own
+planned cell.
 For one Z of range b, with probability 1 - a (Maurer & Pontil, theorem 4),
 
     E Z <= mean Z + sqrt(2 var Z ln(2 / a) / P) + 7 b ln(2 / a) / (3 (P - 1)),
@@ -33,11 +23,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from palm.portfolio.certify import Policies, folded
-from palm.portfolio.corners import corner_weights
+from palm.portfolio.cell_means import own_cells
+from palm.portfolio.certify import Policies
 from palm.portfolio.on_prompts import Bounds, OnPrompts
-
-_TIE = 1e-7
 
 
 def bernstein_bounds(
@@ -54,36 +42,28 @@ def bernstein_bounds(
     Returns:
         the bounds, and how many means they bound together. Captured gain is bounded as it is without the given delta.
     """
-    corners = corner_weights(folded(planned.value, planned.cost, planned.reference))
-    planned_utility = np.column_stack([corners @ planned.value.T - planned.cost, corners @ planned.reference])
-    corner, member = np.nonzero(planned_utility >= planned_utility.max(axis=1, keepdims=True) - _TIE)
-    weights = corners[corner]
-    optimum = prompts.optimum(corners)[:, corner]
-    base = prompts.reference @ weights.T
-    # (P, pairs) utility of each pair's member at its corner
-    value = np.concatenate([prompts.value, prompts.reference[None]])
-    cost = np.concatenate([prompts.cost, np.zeros((1, len(base)))])
-    utility = np.einsum("apk,ak->pa", value[member], weights) - cost[member].T
-    shift = np.maximum(weights - np.vstack([planned.weights, np.zeros(weights.shape[1])])[member], 0.0).sum(axis=1)
-    kl, free = prompts.kl, member == len(planned.weights)
+    pairs = own_cells(planned, prompts)
+    weights, utility, count = pairs.weights, pairs.utility, len(pairs)
+    shift = np.maximum(weights - np.vstack([planned.weights, np.zeros(weights.shape[1])])[pairs.member], 0.0).sum(axis=1)
+    kl, free = prompts.kl, pairs.member == len(planned.weights)
     regret_range = largest_regret(np.where(free, 1.0, 2 * shift), kl)
     utility_range = 1.0 + np.where(free, 0.0, np.minimum(shift, regret_range))  # utility is from -min(t, regret's range) to 1
-    log_term = float(np.log(2 * len(corner) / (1 - level)))
-    regret = optimum - utility
+    log_term = float(np.log(2 * count / (1 - level)))
+    regret = pairs.regret
 
     def upper(of: np.ndarray, against: np.ndarray, share: np.ndarray, ranges: np.ndarray) -> np.ndarray:
         return _upper(of - share * against, ranges, log_term)
 
-    given = np.full(len(corner), epsilon)
+    given = np.full(count, epsilon)
     additive = upper(regret, utility, given, regret_range + given * utility_range)
     lack = regret - delta
-    multiplicative = _largest_share(lambda share: upper(lack, utility, share, regret_range + share * utility_range), len(corner))
+    multiplicative = _largest_share(lambda share: upper(lack, utility, share, regret_range + share * utility_range), count)
     gain_range = float(largest_regret(np.ones(1), kl)[0])
-    missed = _largest_share(lambda share: upper(regret, optimum - base, share, regret_range + share * gain_range), len(corner))
+    missed = _largest_share(lambda share: upper(regret, pairs.gain, share, regret_range + share * gain_range), count)
     found = Bounds(
         max(float(multiplicative.max()), 0.0), max(float(additive.max()), 0.0), max(1.0 - max(float(missed.max()), 0.0), 0.0)
     )
-    return found, len(corner)
+    return found, count
 
 
 def largest_regret(length: np.ndarray, kl: float) -> np.ndarray:

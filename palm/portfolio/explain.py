@@ -32,7 +32,7 @@ def show(portfolio: Portfolio, *, curve: list[dict[str, Any]] | None = None, use
 
     Args:
         portfolio: any.
-        curve: the plan's points, each with `size`, `epsilon` and `captured_gain`, if there is one.
+        curve: the plan's points, each with `size`, `epsilon`, `captured_gain` and, if known, `epsilon_at_least`, if there is one.
         users: how many users are routed to each id, if that is known.
     """
     bases = len(portfolio.reference)
@@ -88,11 +88,12 @@ def _confidence_lines(found: Confidence) -> list[str]:
     level = _percent(found.level)
 
     def row(name: str, bounds: Any) -> str:
-        gap = f"at most {_percent(bounds.epsilon)} and at most {bounds.delta:.4f} more"
+        beside = f" beside an additive {found.given_delta:g}" if found.given_delta else ""
+        gap = f"at most {_percent(bounds.epsilon)} more{beside} and at most {bounds.delta:.4f} more"
         return f"  {name}: {gap} by a policy of one's own, at least {_percent(bounds.captured_gain)} of the gain"
 
     lines = [
-        f"over all prompts, from {found.prompts} of them, each with {level} confidence:",
+        f"for every weight, over all prompts drawn like {found.prompts} on which nothing was chosen, each with {level} confidence:",
         row("by resampling", found.bootstrap),
     ]
     return lines if found.bernstein is None else [*lines, row("whatever their distribution", found.bernstein)]
@@ -104,10 +105,14 @@ def _curve_lines(curve: list[dict[str, Any]], size: int) -> list[str]:
     for point in points:
         epsilon = np.inf if point["epsilon"] is None else float(point["epsilon"])
         mark = "  <- this size" if int(point["size"]) == size else ""
-        lines.append(f"  {point['size']}: gap {_percent(epsilon)}, {_percent(float(point['captured_gain']))} gained{mark}")
+        proven = point.get("epsilon_at_least")  # of files written before it was, nothing is said
+        least = "" if proven is None else f" (any {point['size']}: at least {_percent(float(proven))})"
+        lines.append(f"  {point['size']}: gap {_percent(epsilon)}{least}, {_percent(float(point['captured_gain']))} gained{mark}")
     gaps = {int(point["size"]): np.inf if point["epsilon"] is None else float(point["epsilon"]) for point in points}
     if size in gaps and size + 1 in gaps:
-        lines.append(f"one more policy lowers the gap from {_percent(gaps[size])} to {_percent(gaps[size + 1])}")
+        after = next(point for point in points if int(point["size"]) == size + 1).get("epsilon_at_least")
+        limit = "" if after is None else f"; whatever it is, at least {_percent(float(after))} are left"
+        lines.append(f"one more policy lowers the gap from {_percent(gaps[size])} to {_percent(gaps[size + 1])}{limit}")
     return lines
 
 

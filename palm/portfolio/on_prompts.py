@@ -85,3 +85,21 @@ def optimal_on(weights: np.ndarray, rewards: np.ndarray, mask: np.ndarray, kl: f
         log_ratio = np.where(mask, tilt - np.log(total / mask.sum(axis=1, keepdims=True)), 0.0)
         cost[number] = kl * np.maximum((probability * log_ratio).sum(axis=1), 0.0)
     return OnPrompts(rewards, mask, kl, value, cost)
+
+
+def resampled_gaps(
+    prompts: OnPrompts, *, draws: int, seed: int, epsilon: float = 0.0, delta: float = 0.0
+) -> tuple[Bounds, np.ndarray]:
+    """Gaps on the prompts, and (draws, 3) epsilon, delta and captured gain on as many drawn from them with replacement.
+
+    O(draws P N K c) for c corners.
+    """
+    size = len(prompts.rewards)
+    rng = np.random.default_rng(seed)
+    centre = prompts.gaps(np.ones(size), epsilon=epsilon, delta=delta)
+    samples = np.empty((draws, 3))
+    for draw in range(draws):
+        counts = np.bincount(rng.integers(size, size=size), minlength=size)
+        found = prompts.gaps(counts, epsilon=epsilon, delta=delta)
+        samples[draw] = found.epsilon, found.delta, found.captured_gain
+    return centre, samples

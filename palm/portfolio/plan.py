@@ -1,6 +1,6 @@
-"""From an oracle to a certified portfolio, and to the trade-off between its size and its gap."""
+"""From an oracle to a certified portfolio."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +14,6 @@ from palm.portfolio.population import Population, check_welfare, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
-from palm.portfolio.select import Effort
 from palm.rewards.users import UserWeights
 
 METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
@@ -103,46 +102,17 @@ def plan_portfolio(
         pool, chosen = cut_search(searched, epsilon=epsilon, delta=left, exact=select == "milp", pool=pool, advance=advance)
     if captured_gain is not None:
         pool = replace(pool, value=pool.value + oracle.reference)
-        return _finish(oracle, pool, chosen, names, delta, captured_bound=True)
+        return finish(oracle, pool, chosen, names, delta, captured_bound=True)
     if not refine:
-        return _finish(oracle, pool, chosen, names, delta)
+        return finish(oracle, pool, chosen, names, delta)
     solves = len(pool)
     if population is not None:
         moved = refine_for_users(oracle, pool.weights[chosen], population, welfare=welfare)
     else:
         moved = refine_weights(oracle, pool.weights[chosen], delta=delta, advance=advance)
     refined = Pool(moved.weights, moved.value, moved.cost, (moved.weights * moved.value).sum(axis=1) - moved.cost)
-    portfolio = _finish(oracle, refined, np.arange(len(refined)), names, delta)
+    portfolio = finish(oracle, refined, np.arange(len(refined)), names, delta)
     return replace(portfolio, solves=solves + moved.solves)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One size of the trade-off: the smallest gap that so many policies were found to have.
-
-    Attributes:
-        size: policies allowed.
-        portfolio: the best of that size, certified.
-    """
-
-    size: int
-    portfolio: Portfolio
-
-
-def plan_curve(oracle: Oracle, *, sizes: range, effort: float = 1e5, advance: Advance | None = None) -> list[CurvePoint]:
-    """Gap against size: what one more policy buys.
-
-    Args:
-        oracle: must be cheap.
-        sizes: to try, in increasing order; the solved weights are shared, so later sizes cost less.
-        effort: of integer programs, per size; see `palm.portfolio.select.Effort`.
-        advance: called with a line of text as the search goes on.
-    """
-    points, pool = [], None
-    for size in sizes:
-        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, effort=Effort(effort), advance=advance)
-        points.append(CurvePoint(size, _finish(oracle, pool, chosen, (), 0.0)))
-    return points
 
 
 def _check(epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int) -> None:
@@ -194,13 +164,13 @@ def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: in
 
 def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:
     """The multiplicative gap of all of a pool's policies together."""
-    whole = _finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
+    whole = finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
     if whole is None or not np.isfinite(whole.epsilon):
         raise ValueError("weights: the policies solved leave some weight with utility (or gain) 0; solve more, or use method 'cut'")
     return whole.epsilon
 
 
-def _finish(
+def finish(
     oracle: Oracle,
     pool: Pool,
     chosen: np.ndarray,
@@ -210,6 +180,7 @@ def _finish(
     search_bound: bool = True,
     captured_bound: bool = False,
 ) -> Portfolio:
+    """The chosen policies of a pool as a portfolio with its certificate; see `certify` for what the flags ask of it."""
     chosen = chosen[np.lexsort(pool.weights[chosen].T)[::-1]] if len(chosen) else chosen  # most of basis 1 first
     portfolio = Portfolio(
         weights=pool.weights[chosen],

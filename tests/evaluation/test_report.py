@@ -14,7 +14,7 @@ from palm.evaluation.intervals import Estimate
 from palm.evaluation.pictures import SizePoint, colours, draw
 from palm.evaluation.report import ReportData, check_plots, write_report
 from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, GapRow, MemberRow, ServedRow, Truth, WritingRow
-from palm.portfolio import GibbsOracle, certify, plan_portfolio
+from palm.portfolio import GibbsOracle, certify, held_out_confidence, plan_portfolio
 
 VOID = {"meta", "link", "br", "img", "use", "path", "circle", "rect", "line"}
 
@@ -113,6 +113,22 @@ def test_what_users_and_policies_wrote_is_escaped(tmp_path):
     assert "<b>title</b>" not in html
     assert "basis <0>" not in html
     assert html.count("basis &lt;0&gt; &amp; $x$") > 3  # in tables and, with its dollars, in pictures
+
+
+def test_what_is_proven_of_a_size_and_stated_for_all_prompts_is_shown(tmp_path):
+    curve = (SizePoint(0, 0.4, 0.0, 0, 0.4, 0.1), SizePoint(1, 0.3, 0.2, 1, 0.123, 0.2), SizePoint(2, 0.1, 0.5, 2, None, None))
+    plain = full(curve=curve)
+    html = written(plain, tmp_path)
+    assert "<td>12.3\u202f%</td>" in html
+    assert "proven: no portfolio of that size has less" in html
+    assert "over all prompts drawn like these" not in html
+    rewards = np.random.default_rng(1).random((30, 8, 3))
+    stated = held_out_confidence(plain.planned, rewards, np.ones((30, 8), dtype=bool), 0.1)
+    html = written(replace(plain, planned=replace(plain.planned, confidence=stated)), tmp_path)
+    assert f"over all prompts drawn like these, with {percent(0.95)} confidence" in html
+    assert f"<td>at most {percent(stated.bootstrap.epsilon)}</td>" in html
+    assert f"<td>at least {percent(stated.bootstrap.captured_gain)}</td>" in html
+    assert "from the\n30 held-out ones alone" in html
 
 
 @pytest.mark.parametrize("plots", [True, False])

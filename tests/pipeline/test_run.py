@@ -16,10 +16,11 @@ from palm.pipeline import STAGES, Pipeline, check, load_config
 from palm.pipeline.data_stages import read_split_features
 from palm.pipeline.runner import PipelineError
 from palm.policies.adapters import Members, check_adapter
-from palm.portfolio import Portfolio
+from palm.portfolio import Portfolio, held_out_confidence
 from palm.rewards import load_reward_model
 from palm.rewards.tensor import RewardTensor
 from palm.routing import Router
+from palm.seeds import derive_seed
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -82,6 +83,16 @@ def test_rewards_of_candidates_are_on_their_scale(tiny_run: Any) -> None:
         assert tensor.mask.all()
         assert tensor.rewards.min() >= 0
         assert tensor.rewards.max() <= 1
+
+
+def test_the_plan_states_what_the_held_out_prompts_say_and_what_no_size_can_beat(tiny_run: Any) -> None:
+    planned = Portfolio.from_pretrained(tiny_run.folder / "plan")
+    tensor = RewardTensor.load(tiny_run.folder / "score" / "held_out.safetensors")
+    assert planned.confidence == held_out_confidence(planned, tensor.rewards, tensor.mask, planned.kl, seed=derive_seed(0, "plan"))
+    assert planned.confidence == Portfolio.from_pretrained(tiny_run.folder / "plan" / "held_out").confidence
+    curve = json.loads((tiny_run.folder / "plan" / "plan.json").read_text())["curve"]
+    assert curve[0]["size"] == 0
+    assert all(0 <= point["epsilon_at_least"] <= point["epsilon"] + 1e-9 for point in curve if point["epsilon"] is not None)
 
 
 def test_second_run_does_nothing(tiny_run: Any) -> None:

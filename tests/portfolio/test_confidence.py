@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, OnPrompts, Portfolio, certify, confidence, optimal_on, plan_portfolio
+from palm.portfolio import GibbsOracle, OnPrompts, Portfolio, certify, confidence, held_out_confidence, optimal_on, plan_portfolio
 from palm.portfolio.bernstein import bernstein_bounds, largest_regret
-from palm.portfolio.confidence import Confidence, resampled_gaps
+from palm.portfolio.confidence import Confidence
+from palm.portfolio.on_prompts import resampled_gaps
 
 
 def world(bases, kl, epsilon):
@@ -207,3 +208,16 @@ def test_prompts_that_cannot_certify_are_refused(stated, random_tensor):
         confidence(planned, three)
     with pytest.raises(ValueError, match="prompts: expected other prompts than the portfolio was planned on, got the same"):
         confidence(planned.revalued(GibbsOracle(on.rewards, on.kl)), on)
+
+
+def test_one_held_out_prompt_says_nothing_and_more_say_what_confidence_does(stated):
+    planned, on = stated
+    assert held_out_confidence(planned, on.rewards[:1], on.mask[:1], on.kl) is None
+    found = held_out_confidence(planned, on.rewards, on.mask, on.kl, delta=0.01, seed=4)
+    expected = confidence(planned, on, delta=0.01, seed=4)
+    np.testing.assert_allclose(numbers(found.bootstrap), numbers(expected.bootstrap), rtol=1e-9)
+    np.testing.assert_allclose(numbers(found.low), numbers(expected.low), rtol=1e-9)
+    assert (found.given_epsilon, found.given_delta, found.level) == (0.0, 0.01, 0.95)
+    old = found.record()
+    del old["given_epsilon"], old["given_delta"]
+    assert Confidence.from_record(json.loads(json.dumps(old))).given_delta == 0.0

@@ -60,6 +60,16 @@ def test_what_one_more_policy_buys(specialists):
     assert "one more" not in "\n".join(show(specialists, curve=curve[:2]))
 
 
+def test_what_no_portfolio_of_a_size_can_beat(specialists):
+    rows = ((1, None, None), (2, 0.6, 0.31), (3, 0.25, 0.2))
+    names = ("size", "epsilon", "epsilon_at_least")
+    curve = [{**dict(zip(names, row, strict=True)), "captured_gain": 0.5} for row in rows]
+    text = "\n".join(show(specialists, curve=curve))
+    assert "1: gap without bound, 50.0 % gained" in text
+    assert "2: gap 60.0 % (any 2: at least 31.0 %), 50.0 % gained  <- this size" in text
+    assert text.endswith("from 60.0 % to 25.0 %; whatever it is, at least 20.0 % are left")
+
+
 def test_portfolios_without_policies_certificate_or_bound(pool_oracle, portfolio_of, random_tensor):
     oracle = pool_oracle([[1, 0], [0, 1]], reference=[0, 0])
     empty = portfolio_of(oracle, np.zeros((0, 2)))
@@ -73,8 +83,12 @@ def test_confidence_is_told(random_tensor):
     rewards = random_tensor(1, 2, prompts=30)
     on = optimal_on(planned.weights, rewards, np.ones(rewards.shape[:2], dtype=bool), 0.1)
     lines = show(replace(planned, confidence=confidence(planned, on, draws=20)))
-    assert any("over all prompts, from 30 of them, each with 95.0 % confidence" in line for line in lines)
+    assert any("over all prompts drawn like 30 on which nothing was chosen, each with 95.0 % confidence" in line for line in lines)
     assert any("whatever their distribution" in line for line in lines)
+    bounds = confidence(planned, on, draws=20).bootstrap
+    assert any(f"at most {100 * bounds.epsilon:.1f} % more and at most {bounds.delta:.4f} more" in line for line in lines)
+    given = show(replace(planned, confidence=confidence(planned, on, draws=20, delta=0.01)))
+    assert any("% more beside an additive 0.01 and at most" in line for line in given)
     bare = show(replace(planned, confidence=confidence(planned, on, draws=20, bernstein=False)))
     assert not any("whatever" in line for line in bare)
 

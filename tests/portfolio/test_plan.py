@@ -1,9 +1,7 @@
-import itertools
-
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, certify, plan_curve, plan_portfolio
+from palm.portfolio import GibbsOracle, certify, plan_portfolio
 
 
 def gap_on(oracle, portfolio, count=3000, delta=0.0):
@@ -145,16 +143,6 @@ def test_names_of_the_bases_travel_with_the_plan(two_sided):
     assert plan_portfolio(two_sided(0.1), names=("kürze", "暖かさ")).bases == ("kürze", "暖かさ")
     with pytest.raises(ValueError, match=r"bases: expected 2 names, got \['one'\]"):
         plan_portfolio(two_sided(0.1), names=("one",))
-
-
-def test_the_curve_falls_with_every_policy(random_tensor):
-    oracle = GibbsOracle(random_tensor(6, 3), 0.05)
-    points = plan_curve(oracle, sizes=range(1, 5), effort=1e3)
-    assert [point.size for point in points] == [1, 2, 3, 4]
-    gaps = [point.portfolio.certificate.epsilon for point in points]
-    assert all(later <= earlier * (1 + 1e-6) for earlier, later in itertools.pairwise(gaps))
-    assert gaps[-1] < 0.5 * gaps[0]
-    assert all(len(point.portfolio) <= point.size for point in points)
 
 
 @pytest.mark.parametrize(

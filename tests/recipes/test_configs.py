@@ -8,11 +8,13 @@ import pytest
 from palm.pipeline import check, load_config
 from palm.pipeline.config import read_config
 from palm.pipeline.reward_config import RewardTraining, check_reward_training
+from palm.pipeline.score_plan import ScorePlan
 
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "recipes" / "configs").glob("*/*.yaml"))
 REWARDS = [path for path in EVERY if path.name == "rewards.yaml"]
-RUNS = [path for path in EVERY if path.parent.name != "accelerate" and path not in REWARDS]
+PLANS = [path for path in EVERY if path.parent.name == "nlg_multiattr"]
+RUNS = [path for path in EVERY if path.parent.name != "accelerate" and path not in REWARDS + PLANS]
 ACCELERATE = [path for path in EVERY if path.parent.name == "accelerate"]
 
 
@@ -33,6 +35,7 @@ def _commands(path: Path) -> list[list[str]]:
 def test_there_are_recipes() -> None:
     assert any(path.parent.name == "planted" for path in RUNS)
     assert any(path.parent.name == "planted" for path in REWARDS)
+    assert {path.stem for path in PLANS} == {"topical_chat", "sfres", "sfhot", "bagel"}
 
 
 @pytest.mark.parametrize("path", EVERY, ids=_name)
@@ -58,6 +61,13 @@ def test_reward_training_loads_and_passes_every_check(path: Path) -> None:
         assert "recipes/train_rewards.py" in words
         settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
         check_reward_training(read_config(path, settings, RewardTraining))
+
+
+@pytest.mark.parametrize("path", PLANS, ids=_name)
+def test_plan_on_scores_loads(path: Path) -> None:
+    config = read_config(path, [], ScorePlan)
+    assert len(config.scores.attributes) > 1
+    assert all("plan-scores" in words for words in _commands(path))
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=_name)
