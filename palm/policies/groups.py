@@ -20,13 +20,15 @@ _PACK = 192  # tokens of a pack, about; attention grows with its square
 _LONGEST = 768  # tokens of the longest text; rows of packs are as wide as the widest
 
 Row = dict[str, Any]
-"""A group: prompt_ids, responses, target (log-ratios at the optimum, each up to one constant), reference (log-probabilities)."""
+"""A group: prompt_ids, responses, target (log-ratios at the optimum, up to one constant), reference (log-probabilities), mass."""
+
+Layout = Callable[[list[Row]], dict[str, Any]]
 
 
 class GroupCollator:
     """A batch of groups as tensors: the responses in a layout, and the pairs within groups that the loss compares."""
 
-    def __init__(self, layout: Callable[[list[Row]], dict[str, Any]]) -> None:
+    def __init__(self, layout: Layout) -> None:
         """Keep how responses are laid out."""
         self.layout = layout
 
@@ -35,8 +37,9 @@ class GroupCollator:
 
         Returns:
             what the layout gives; of the responses in the order of the groups: reference, likely (n,), the planned policy's
-            probability of each within its group, and group (n,), its group's number; first, second, label, share (pairs,): the
-            pairs of responses within groups, the probability that the first is preferred, and the pair's share of the loss.
+            probability of each within its group, weight (n,), the same times the group's mass, and group (n,), its group's number;
+            first, second, label, share (pairs,): the pairs of responses within groups, the probability that the first is
+            preferred, and the pair's share of the loss.
         """
         batch = self.layout(rows)
         batch["reference"] = torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float32)
@@ -51,7 +54,35 @@ class GroupCollator:
         first, second, label, share = (torch.cat(column) for column in zip(*pairs, strict=True))
         batch["likely"] = torch.cat(likely).float()
         batch["group"] = torch.repeat_interleave(torch.tensor([len(row["target"]) for row in rows]))
+        batch["weight"] = batch["likely"] * torch.tensor([row["mass"] for row in rows], dtype=torch.float32)[batch["group"]]
         return {**batch, "first": first, "second": second, "label": label.float(), "share": share}
+
+
+class PairCollator:
+    """A batch of pairs as tensors: each distinct response once, in a layout, and which of them each pair is of."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Keep how responses are laid out."""
+        self.layout = layout
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """Tensors of a batch of pairs, in the columns of TRL's prepared data.
+
+        Returns:
+            what the layout gives; reference (n,) of the distinct responses; chosen, rejected (pairs,): their numbers among them.
+        """
+        groups: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+        for row in rows:
+            responses = groups.setdefault(tuple(row["prompt_ids"]), {})
+            for side in ("chosen", "rejected"):
+                responses[tuple(row[f"{side}_ids"])] = row[f"ref_{side}_logps"]
+        numbers = {(prompt, response): 0 for prompt, responses in groups.items() for response in responses}
+        numbers = {key: number for number, key in enumerate(numbers)}
+        batch = self.layout([{"prompt_ids": list(prompt), "responses": list(map(list, of))} for prompt, of in groups.items()])
+        batch["reference"] = torch.tensor([value for of in groups.values() for value in of.values()], dtype=torch.float32)
+        for side in ("chosen", "rejected"):
+            batch[side] = torch.tensor([numbers[tuple(row["prompt_ids"]), tuple(row[f"{side}_ids"])] for row in rows])
+        return batch
 
 
 class Buckets:

@@ -22,6 +22,7 @@ def _row(prompt: int, lengths: list[int]) -> dict[str, Any]:
         "responses": ids,
         "target": RNG.normal(size=len(lengths)).tolist(),
         "reference": RNG.normal(size=len(lengths)).tolist(),
+        "mass": 1.0,
     }
 
 
