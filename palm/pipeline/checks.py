@@ -6,6 +6,7 @@ from typing import Any
 from palm.data import personalllm
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import PLANTED, SCRATCH
+from palm.pipeline.fanout import check_launch
 from palm.pipeline.fit_stage import check_rewards
 from palm.pipeline.plan_stages import POOL
 from palm.pipeline.policy_stages import training_options
@@ -32,6 +33,7 @@ def check(config: Config) -> None:
         training_options(config).check()
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
+    check_launch(config.train.launch)
     if config.train.objective in ONLINE and config.candidates.source == POOL:
         raise PipelineError(
             "train.objective: expected dpo-soft, dpo or gibbs with candidates.source pool, whose policies give the pool's "

@@ -227,6 +227,28 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
+class LaunchConfig:
+    """What runs the members' training; results do not depend on it. See `palm.policies.launchers`.
+
+    Attributes:
+        launcher: "inline" (one after the other in this process), "pool" (processes of this machine) or "ray" (a Ray cluster:
+            RAY_ADDRESS, else this machine).
+        workers: members at a time (pool).
+        gpus, cpus: of each member; 0: whatever its command takes, and an equal part of this machine's cores.
+        retries: how often a member's command that failed is tried again.
+        command: what each member's command begins with, to train it on several processes: "accelerate launch --config_file
+            recipes/configs/accelerate/fsdp2.yaml", say. By default this Python.
+    """
+
+    launcher: str = "inline"
+    workers: int = 2
+    gpus: int = 0
+    cpus: int = 0
+    retries: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How members are trained; see `palm.policies.options.TrainingOptions`.
 
@@ -259,6 +281,7 @@ class TrainConfig:
     lora: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)
     online: dict[str, Any] = field(default_factory=dict)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
 
 
 @dataclass(frozen=True)

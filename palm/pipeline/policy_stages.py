@@ -1,8 +1,10 @@
-"""Stage train: the adapters of the portfolio's members and of the single policies to compare with."""
+"""What stage train trains: the adapters of the portfolio's members and of the single policies to compare with."""
+
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
-from palm.artifacts import write_json
 from palm.features.store import FeatureArray
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import base_name, read_base, text_features
@@ -14,7 +16,6 @@ from palm.policies.objectives import Basis
 from palm.policies.options import ONLINE, TrainingOptions
 from palm.policies.train import Member, train_members
 from palm.portfolio import Portfolio
-from palm.ranks import rank
 
 
 def training_options(config: Config) -> TrainingOptions:
@@ -59,10 +60,14 @@ def _basis(context: Context) -> Basis:
     return lambda texts: model.basis(FeatureArray([featurised(list(texts))]))
 
 
-def run_train(context: Context) -> None:
-    """A LoRA policy for every weight of the plan."""
-    portfolio = read_plan(context)
-    members = [Member(name, weight) for name, weight in read_policies(context).items()]
+def read_members(context: Context) -> list[Member]:
+    """Every policy that is trained, as `train_members` takes it."""
+    return [Member(name, weight) for name, weight in read_policies(context).items()]
+
+
+def train_in_process(context: Context, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Train members, by default all, one after the other, after what they share; returns their histories."""
+    portfolio, members = read_plan(context), read_members(context)
     candidates = read_candidates(context.inputs["sample"], "plan")
     options = training_options(context.config)
     model = read_base(context)
@@ -77,7 +82,7 @@ def run_train(context: Context) -> None:
             reference=compares,
             advance=advance,
         )
-    logs = train_members(
+    return train_members(
         model,
         members,
         tokenised,
@@ -90,6 +95,5 @@ def run_train(context: Context) -> None:
         basis=_basis(context) if options.objective in ONLINE else None,
         track=context.track,
         reload=lambda: read_base(context),
+        only=only,
     )
-    if rank() == 0:
-        write_json(context.folder / "training.json", logs)

@@ -14,10 +14,10 @@ from palm.pipeline.data_stages import (
     run_embed,
     uses_base,
 )
+from palm.pipeline.fanout import run_train
 from palm.pipeline.fit_stage import outside_fit, run_fit
 from palm.pipeline.measure_stages import run_measure
 from palm.pipeline.plan_stages import run_plan, run_sample, run_score
-from palm.pipeline.policy_stages import run_train
 from palm.pipeline.result_stages import run_report, run_route
 from palm.pipeline.runner import Stage, section
 from palm.pipeline.summaries import SUMMARIES
@@ -61,6 +61,7 @@ def _train_needs(config: Config) -> tuple[str, ...]:
 
 def _train_settings(config: Config) -> dict[str, Any]:
     settings = section(config.train)
+    del settings["launch"]  # what runs the work does not change the result
     if config.train.objective in ONLINE:  # new texts are scored
         return {"train": settings, "features": _features_settings(config)}
     return settings

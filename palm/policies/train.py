@@ -6,7 +6,7 @@ every member goes on from.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from palm.artifacts import read_json, write_json
 from palm.lm.load import LanguageModel
-from palm.policies.adapters import is_complete, load_into, publish_adapter
+from palm.policies.adapters import check_adapter, is_complete, load_into, publish_adapter
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.objectives import Basis, Material, objective
 from palm.policies.options import ONLINE, TrainingOptions
@@ -56,6 +56,7 @@ def train_members(
     basis: Basis | None = None,
     track: Track = silent,
     reload: Callable[[], LanguageModel] | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a LoRA policy for every member that has no complete adapter yet.
 
@@ -73,9 +74,10 @@ def train_members(
         track: for a progress bar of each member's steps.
         reload: loads the base model anew; called before every member but the first where the launcher splits the model over
             processes, since it cannot be put together again in place.
+        only: ids of the members to train now; the others still count for the steps that all share. None of them: those steps alone.
 
     Returns:
-        for each member's id: steps, and the training loss at every logged step.
+        for each member's id that was to be trained: steps, and the training loss at every logged step.
 
     Raises:
         ValueError: an option is out of range, or there is nothing to learn from.
@@ -91,7 +93,7 @@ def train_members(
     def train(member: Member, target: Path, material: Material, start: Path | None) -> dict[str, Any]:
         nonlocal language_model, trained
         log = _log(target)
-        if not _is_trained(target):
+        if not is_trained(target):
             if trained and shards_models():
                 if reload is None:
                     raise ValueError("reload: expected a function, since FSDP or ZeRO-3 leaves the base model in pieces; got None")
@@ -106,13 +108,25 @@ def train_members(
         return history
 
     start = None
-    if options.shared_steps and any(not _is_trained(folder / member.id) for member in members):
+    if options.shared_steps and any(not is_trained(folder / member.id) for member in members):
         centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         first = replace(options.with_steps(options.shared_steps), match_kl=0)
         train(centre, start, replace(material, options=first), None)
-    return {member.id: train(member, folder / member.id, material, start) for member in members}
+    wanted = [member for member in members if only is None or member.id in only]
+    return {member.id: train(member, folder / member.id, material, start) for member in wanted}
+
+
+def read_logs(members: Sequence[Member], folder: Path) -> dict[str, dict[str, Any]]:
+    """What `train_members` returned for members, wherever they were trained.
+
+    Raises:
+        ArtifactError: one is not complete.
+    """
+    for member in members:
+        check_adapter(folder / member.id)
+    return {member.id: read_json(_log(folder / member.id)) for member in members}
 
 
 def _check_online(options: TrainingOptions, candidates: TokenisedCandidates, basis: Basis | None) -> None:
@@ -131,7 +145,8 @@ def _log(target: Path) -> Path:
     return target.with_name(f"{target.name}.log.json")
 
 
-def _is_trained(target: Path) -> bool:
+def is_trained(target: Path) -> bool:
+    """Whether a member's adapter and the history of its training are complete."""
     return is_complete(target) and _log(target).exists()
 
 
