@@ -2,9 +2,9 @@
 
 Buckets: every response with its prompt in a row of its own, rows of similar length in one padded tensor. For any model.
 
-Packs: responses of a group behind one copy of their prompt, each seeing the prompt and itself only. A prompt is read once a
-pack instead of once a response and hardly anything is padding. Wants a model with position ids whose attention takes any mask
-(torch's SDPA) and texts so short that attention stays cheap.
+Packs: responses of a group behind one copy of their prompt, each seeing the prompt and itself only, and several packs in a line
+where they are short. A prompt is read once a pack instead of once a response and hardly anything is padding. Wants a model with
+position ids whose attention takes any mask (torch's SDPA) and texts so short that attention stays cheap.
 
 `scripts/bench.py steps` measures both against one padded tensor.
 """
@@ -129,7 +129,7 @@ class Buckets:
 class Packs:
     """Several responses a row behind one copy of their prompt.
 
-    A row holds the prompt without its last token, then for every response the prompt's last token and the response without
+    A pack holds the prompt without its last token, then for every response the prompt's last token and the response without
     its last: each position predicts the token after it within its response, so labels need no shift over responses.
     """
 
@@ -150,30 +150,37 @@ class Packs:
             for chosen in _balanced([len(response) for response in row["responses"]], len(row["prompt_ids"])):
                 packs.append((row["prompt_ids"], [(number + index, row["responses"][index]) for index in chosen]))
             number += len(row["responses"])
-        width = max(len(prompt) - 1 + sum(len(response) for _, response in members) for prompt, members in packs)
+        lengths = [len(prompt) - 1 + sum(len(response) for _, response in members) for prompt, members in packs]
+        lines = _lines(lengths)
+        width = max(sum(lengths[pack] for pack in line) for line in lines)
         longest = max(len(response) for _, members in packs for _, response in members)
-        ids = torch.full((len(packs), width), self.pad_token_id)
-        positions = torch.zeros((len(packs), width), dtype=torch.long)
-        targets = torch.zeros((len(packs), width), dtype=torch.long)
-        segment = torch.full((len(packs), width), -1)  # 0 is the prompt, -1 padding, which sees padding only
+        shape = (len(lines), width)
+        ids = torch.full(shape, self.pad_token_id)
+        positions, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        pack, segment = torch.full(shape, -1), torch.full(shape, -1)  # segment 0 is a prompt; padding, -1, sees padding only
         where = torch.zeros((number, longest), dtype=torch.long)
         counted = torch.zeros((number, longest), dtype=torch.bool)
-        for line, (prompt, members) in enumerate(packs):
-            end = len(prompt) - 1
-            ids[line, :end] = torch.tensor(prompt[:-1], dtype=torch.long)
-            positions[line, :end] = torch.arange(end)
-            segment[line, :end] = 0
-            for place, (index, response) in enumerate(members, start=1):
-                span = slice(end, end + len(response))
-                ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
-                positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
-                targets[line, span] = torch.tensor(response)
-                segment[line, span] = place
-                where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
-                counted[index, : len(response)] = True
+        for line, numbers in enumerate(lines):
+            end = 0
+            for one in numbers:
+                prompt, members = packs[one]
+                span = slice(end, end + len(prompt) - 1)
+                ids[line, span] = torch.tensor(prompt[:-1], dtype=torch.long)
+                positions[line, span] = torch.arange(len(prompt) - 1)
+                segment[line, span] = 0
+                for place, (index, response) in enumerate(members, start=1):
+                    span = slice(span.stop, span.stop + len(response))
+                    ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
+                    positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
+                    targets[line, span] = torch.tensor(response)
+                    segment[line, span] = place
+                    where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
+                    counted[index, : len(response)] = True
+                pack[line, end : span.stop] = one
                 end = span.stop
-        same = (segment[:, :, None] == segment[:, None, :]) | ((segment[:, None, :] == 0) & (segment[:, :, None] > 0))
-        attended = same & torch.ones((width, width), dtype=torch.bool).tril()
+        seen = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+        seen &= pack[:, :, None] == pack[:, None, :]
+        attended = seen & torch.ones((width, width), dtype=torch.bool).tril()
         return {
             "input_ids": ids,
             "position_ids": positions,
@@ -194,6 +201,25 @@ def _balanced(lengths: Sequence[int], prompt: int) -> list[list[int]]:
         packs[least].append(index)
         filled[least] += lengths[index]
     return packs
+
+
+def _lines(lengths: Sequence[int]) -> list[list[int]]:
+    """Packs as lines of a batch: several to a line where that saves padding, no line longer than `_PACK` or the longest pack."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    widest = max(lengths)
+    best, least = [[index] for index in order], len(lengths) * widest
+    for count in range(len(lengths) - 1, 0, -1):
+        lines: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for index in order:
+            line = filled.index(min(filled))
+            lines[line].append(index)
+            filled[line] += lengths[index]
+        if max(filled) > max(widest, _PACK):
+            break
+        if count * max(filled) < least:
+            best, least = lines, count * max(filled)
+    return best
 
 
 def worth_packing(rows: Iterable[Row], window: int) -> bool:
