@@ -23,6 +23,7 @@ import numpy as np
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".writing-"
+_FINGERPRINT = f"{_TEMPORARY}fingerprint"
 _SAMPLED_ABOVE = 64 * 2**20  # bytes; larger files are fingerprinted by samples, reading them whole takes too long
 _LIBRARIES = ("palm-align", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy")
 
@@ -244,7 +245,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest | None:
 
 def recover(folder: Path) -> None:
     """Finish a replacement of `folder` that a kill interrupted between its two renames."""
-    partial, old = _partial(folder), folder.with_name(f".{folder.name}.old")
+    partial, old = partial_folder(folder), folder.with_name(f".{folder.name}.old")
     if not folder.exists() and (partial / MANIFEST).exists():
         partial.rename(folder)
     if not folder.exists() and old.exists():
@@ -263,12 +264,7 @@ def building(
     """
     recover(folder)
     started = time.monotonic()
-    partial = _partial(folder)
-    marker = partial / f"{_TEMPORARY}fingerprint"
-    if partial.exists() and (not marker.exists() or marker.read_text() != fingerprint):
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    marker.write_text(fingerprint)
+    partial = open_partial(folder, fingerprint)
     yield partial
     manifest = Manifest(
         stage=stage,
@@ -291,5 +287,22 @@ def building(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _partial(folder: Path) -> Path:
+def open_partial(folder: Path, fingerprint: str) -> Path:
+    """The partial folder of an artifact, made if need be, and emptied first if it was for another fingerprint."""
+    partial = partial_folder(folder)
+    if partial.exists() and partial_fingerprint(folder) != fingerprint:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / _FINGERPRINT).write_text(fingerprint)
+    return partial
+
+
+def partial_fingerprint(folder: Path) -> str | None:
+    """What the partial folder of an artifact is for; None if there is none."""
+    marker = partial_folder(folder) / _FINGERPRINT
+    return marker.read_text() if marker.exists() else None
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where an artifact is built before it is put in place."""
     return folder.with_name(f".{folder.name}.partial")

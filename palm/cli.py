@@ -175,6 +175,53 @@ def route(
         typer.echo(f"{text}: {routes.policy[0]}, utility {routes.utility[0]:.4f}, regret at most {routes.regret_bound[0]:.4f}")
 
 
+@app.command()
+def jobs(
+    config: ConfigArgument,
+    settings: SettingsArgument = None,
+    slurm: Annotated[Path | None, typer.Option(help="Also write a Slurm array script here.", show_default=False)] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="An option of sbatch for that script, such as --gpus=1; may be given several times.")
+    ] = None,
+) -> None:
+    """Prepare the training of the members for others to do: a manifest with one command per member, and a Slurm script.
+
+    What members share (the reference's log-probabilities, shared first steps) is made now. RUN/jobs/members.json then lists a
+    command for every member that is not trained yet; they are independent, may be run anywhere that sees the run's folder, and
+    again. `train.launch.command="accelerate launch --config_file FILE"` lets each of them run on several processes. When they are
+    done, `palm train CONFIG` (or `palm run CONFIG`) collects what they made, and trains what is missing.
+    """
+    from palm.pipeline.fanout import write_jobs
+    from palm.policies.jobs import write_slurm
+
+    made = write_jobs(_pipeline(config, settings))
+    if made is None:
+        typer.echo("train: done before, nothing changed; there is nothing to run")
+        return
+    path, manifest = made
+    for job in manifest.jobs:
+        typer.echo(f"{job.id}: {' '.join(job.command)}")
+    typer.echo(f"{len(manifest.jobs)} members to train: {path}")
+    if slurm is not None and manifest.jobs:
+        write_slurm(manifest, slurm, options=sbatch or ())
+        typer.echo(f"sbatch {slurm}")
+
+
+@app.command()
+def member(
+    config: ConfigArgument,
+    policy: Annotated[str, typer.Argument(help="Id of the member, such as policy-0.")],
+    settings: SettingsArgument = None,
+) -> None:
+    """Train one member of a run that `palm jobs`, or a pool, has prepared; one that is trained is left as it is."""
+    from palm.pipeline.fanout import train_member
+    from palm.ranks import rank
+
+    said = train_member(_pipeline(config, settings), policy)
+    if rank() == 0:
+        typer.echo(said)
+
+
 PortfolioArgument = Annotated[Path, typer.Argument(help="A portfolio's folder: with portfolio.json, such as RUN/plan.")]
 
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Performance claims, as ratios measured in one run against the obvious alternative. Prints a table and one JSON line.
 
+    python scripts/bench.py train    # k members together, against k separate TRL runs of the same steps
     python scripts/bench.py steps    # a step of soft-label training: layouts and heads
     python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
     python scripts/bench.py fit      # LoRe's fit, against the published full-batch procedure
@@ -24,6 +25,12 @@ def main() -> None:
     """Run the benchmark that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     benches = parser.add_subparsers(dest="what", required=True)
+    train = benches.add_parser("train", help="k members together, against k separate TRL runs of the same steps")
+    train.add_argument("--members", type=_at_least(1), nargs="+", default=[1, 2, 4, 8, 16], help="k (default: 1 2 4 8 16)")
+    train.add_argument("--size", choices=["small", "big"], default="small", help="1M or 17M parameters (default: small)")
+    train.add_argument("--steps", type=_at_least(10), default=60, help="optimiser steps of each policy (default: 60)")
+    train.add_argument("--batch", type=_at_least(1), default=8, help="pairs a step (default: 8)")
+    train.add_argument("--separate", type=_at_least(1), default=3, help="separate runs that are timed (default: 3)")
     steps = benches.add_parser("steps", help="a step of soft-label training: layouts and heads")
     steps.add_argument("--responses", type=_at_least(2), nargs="+", default=[8, 16, 32], help="sizes of a group (default: 8 16 32)")
     steps.add_argument("--rounds", type=_at_least(1), default=40, help="groups timed for each size (default: 40)")
@@ -49,12 +56,20 @@ def main() -> None:
     rewards.add_argument("--methods", nargs="+", choices=METHODS, help="some of them (default: all)")
     rewards.add_argument("--steps", type=_at_least(1), help="of PAL, VPL and VRF (default: their own)")
     arguments = parser.parse_args()
-    rows = _run(arguments)
+    facts: dict[str, Any] = {}
+    if arguments.what == "train":
+        from benchmarks.train import bench_train
+
+        sizes = (arguments.size, arguments.members, arguments.steps, arguments.batch, arguments.separate)
+        rows, facts = bench_train(*sizes)
+        print(f"{arguments.separate} separate runs were timed; their mean counts k times.")
+    else:
+        rows = _run(arguments)
     print_table(rows)
     import torch  # not above: the processes that measure something import this file, and torch is half of their memory
 
     machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__, "numpy": np.__version__}
-    print(json.dumps({"bench": arguments.what, **machine, "rows": rows}))
+    print(json.dumps({"bench": arguments.what, **machine, **facts, "rows": rows}))
 
 
 def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/environment.sh
-prepare_environment "plot,text,dev"
+prepare_environment "plot,text,ray,dev"
 
 export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 # tests run in parallel, one thread each
 if [ $# -eq 0 ]; then

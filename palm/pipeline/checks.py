@@ -6,11 +6,13 @@ from typing import Any
 from palm.pipeline.config import Config
 from palm.pipeline.data_checks import check_data
 from palm.pipeline.data_stages import PLANTED, SCRATCH
+from palm.pipeline.fanout import check_launch
 from palm.pipeline.fit_stage import check_rewards
 from palm.pipeline.model_checks import check_models
 from palm.pipeline.plan_stages import POOL
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
+from palm.policies.options import ONLINE
 from palm.rewards.functions import source_files
 
 
@@ -32,6 +34,12 @@ def check(config: Config) -> None:
         training_options(config).check()
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
+    check_launch(config.train.launch)
+    if config.train.objective in ONLINE and config.candidates.source == POOL:
+        raise PipelineError(
+            "train.objective: expected dpo-soft, dpo or gibbs with candidates.source pool, whose policies give the pool's "
+            f"responses only; got {config.train.objective!r}"
+        )
     check_options("SFTConfig", config.base.sft, where="base.sft")
     try:
         check_architecture(config.base.architecture)

@@ -227,26 +227,51 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
+class LaunchConfig:
+    """What runs the members' training; results do not depend on it. See `palm.policies.launchers`.
+
+    Attributes:
+        launcher: "inline" (one after the other in this process), "pool" (processes of this machine) or "ray" (a Ray cluster:
+            RAY_ADDRESS, else this machine).
+        workers: members at a time (pool).
+        gpus, cpus: of each member; 0: whatever its command takes, and an equal part of this machine's cores.
+        retries: how often a member's command that failed is tried again.
+        command: what each member's command begins with, to train it on several processes: "accelerate launch --config_file
+            recipes/configs/accelerate/fsdp2.yaml", say. By default this Python.
+    """
+
+    launcher: str = "inline"
+    workers: int = 2
+    gpus: int = 0
+    cpus: int = 0
+    retries: int = 1
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How members are trained; see `palm.policies.options.TrainingOptions`.
 
     Attributes:
         baselines: also train single policies to compare with: the best for the worst weight, and the best for the population's
             mean weight, unless a policy that is trained anyway has 97 % of the gain planned there.
-        labels: "soft" (the planned policy itself) or "hard" (TRL's own losses on pairs that say only which is better).
-        group: responses of a prompt that are compared with each other at a time (soft).
-        listwise: share of the loss that compares a group's responses all at once and not by pairs, 0 to 1 (soft).
-        pairs_per_prompt: pairs of each prompt (hard).
+        objective: "dpo-soft" (the planned policy itself, from comparisons of candidates), "dpo" (TRL's own losses on pairs that say
+            only which is better), "gibbs" (the planned policy, by weighted likelihood of candidates), "rloo" or "grpo" (rewards of
+            what the policy writes itself); see `palm.policies.objectives`.
+        group: responses of a prompt that are compared with each other, or read, at a time (dpo-soft, gibbs).
+        listwise: share of the loss that compares a group's responses all at once and not by pairs, 0 to 1 (dpo-soft).
+        pairs_per_prompt: pairs of each prompt (dpo).
         shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
         match_kl: texts that each trained member writes to learn its own KL divergence, to be scaled down to the planned one where
             that exceeds it; 0: none. Takes no part where candidates are a pool.
         max_length: longest prompt and response in tokens.
         lora: fields of peft.LoraConfig.
-        dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size.
+        dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size (dpo-soft, dpo, gibbs).
+        online: fields of trl.RLOOConfig or GRPOConfig, such as max_steps, num_generations (rloo, grpo).
     """
 
     baselines: bool = True
-    labels: str = "soft"
+    objective: str = "dpo-soft"
     group: int = 8
     listwise: float = 0.5
     pairs_per_prompt: int = 16
@@ -255,6 +280,8 @@ class TrainConfig:
     max_length: int = 1024
     lora: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)
+    online: dict[str, Any] = field(default_factory=dict)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Stages data, base, embed: pairs and splits, the reference policy, features."""
 
 import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +196,8 @@ def featurise(context: Context, texts: list[tuple[Text, Text]], folder: Path) ->
     with context.track("embedding", len(texts)) as advance:
         if config.functions or config.reward_models:
             if rank() == 0:
-                features = _given_rewards(config, texts)
+                one_by_one = (_reward_model(config, source) for source in config.reward_models)
+                features = _given_rewards(config, texts, one_by_one)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_arrays(folder / "rewards.safetensors", {"features": features})
                 shards = [{"file": "rewards.safetensors", "rows": len(texts)}]
@@ -215,14 +218,27 @@ def featurise(context: Context, texts: list[tuple[Text, Text]], folder: Path) ->
         )
 
 
-def _given_rewards(config: FeaturesConfig, texts: list[tuple[Text, Text]]) -> np.ndarray:
+def text_features(context: Context) -> Callable[[list[tuple[Text, Text]]], np.ndarray]:
+    """A function that gives features (n, d) of texts in memory; what it needs is loaded once."""
+    config = context.config.features
+    if not config.functions and not config.reward_models:
+        encoder = replace(_encoder(context), scores=False)
+        return lambda texts: encoder.encode(texts)[0]
+    models = [_reward_model(config, source) for source in config.reward_models]
+    return lambda texts: _given_rewards(config, texts, models)
+
+
+def _given_rewards(config: FeaturesConfig, texts: list[tuple[Text, Text]], models: Iterable[Encoder]) -> np.ndarray:
     columns = [score_texts(config.functions, texts)] if config.functions else []
-    for source in config.reward_models:
-        encoder = load_encoder(source, dtype=config.dtype, max_length=config.max_length, batch_tokens=config.batch_tokens)
-        scores = encoder.encode(texts)[1]
+    for model in models:
+        scores = model.encode(texts)[1]
         assert scores is not None
         columns.append(scores[:, None])
     return np.column_stack(columns)
+
+
+def _reward_model(config: FeaturesConfig, source: str) -> Encoder:
+    return load_encoder(source, dtype=config.dtype, max_length=config.max_length, batch_tokens=config.batch_tokens)
 
 
 def _encoder(context: Context) -> Encoder:

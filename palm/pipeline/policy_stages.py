@@ -1,24 +1,28 @@
-"""Stage train: the adapters of the portfolio's members and of the single policies to compare with."""
+"""What stage train trains: the adapters of the portfolio's members and of the single policies to compare with."""
+
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 
-from palm.artifacts import write_json
+from palm.features.store import FeatureArray
 from palm.pipeline.config import Config
-from palm.pipeline.data_stages import base_name, read_base
+from palm.pipeline.data_stages import base_name, read_base, text_features
+from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor
 from palm.pipeline.runner import Context
 from palm.policies.candidates import tokenise_candidates
-from palm.policies.options import TrainingOptions
+from palm.policies.objectives import Basis
+from palm.policies.options import ONLINE, TrainingOptions
 from palm.policies.train import Member, train_members
 from palm.portfolio import Portfolio
-from palm.ranks import rank
 
 
 def training_options(config: Config) -> TrainingOptions:
     """The train section as `TrainingOptions`."""
     train = config.train
     return TrainingOptions(
-        labels=train.labels,
+        objective=train.objective,
         group=train.group,
         listwise=train.listwise,
         pairs_per_prompt=train.pairs_per_prompt,
@@ -28,6 +32,7 @@ def training_options(config: Config) -> TrainingOptions:
         max_length=train.max_length,
         lora=train.lora,
         dpo=train.dpo,
+        online=train.online,
     )
 
 
@@ -49,23 +54,35 @@ def read_policies(context: Context) -> dict[str, np.ndarray]:
     return {name: weight for each in portfolios for name, weight in zip(each.ids, each.weights, strict=True)}
 
 
-def run_train(context: Context) -> None:
-    """A LoRA policy for every weight of the plan."""
-    portfolio = read_plan(context)
-    members = [Member(name, weight) for name, weight in read_policies(context).items()]
+def _basis(context: Context) -> Basis:
+    """Basis rewards of new texts, as the plan's were computed; what gives features is loaded once."""
+    model, featurised = read_main_model(context), text_features(context)
+    return lambda texts: model.basis(FeatureArray([featurised(list(texts))]))
+
+
+def read_members(context: Context) -> list[Member]:
+    """Every policy that is trained, as `train_members` takes it."""
+    return [Member(name, weight) for name, weight in read_policies(context).items()]
+
+
+def train_in_process(context: Context, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Train members, by default all, one after the other, after what they share; returns their histories."""
+    portfolio, members = read_plan(context), read_members(context)
     candidates = read_candidates(context.inputs["sample"], "plan")
     options = training_options(context.config)
     model = read_base(context)
-    with context.track("reference log-probabilities", len(candidates.texts)) as advance:
+    compares = options.objective in ("dpo-soft", "dpo")
+    with context.track("reference log-probabilities", len(candidates.texts) if compares else 0) as advance:
         tokenised = tokenise_candidates(
             model,
             candidates.prompts,
             candidates.responses,
             context.folder / ".writing-reference",
             max_length=options.max_length,
+            reference=compares,
             advance=advance,
         )
-    logs = train_members(
+    return train_members(
         model,
         members,
         tokenised,
@@ -75,8 +92,8 @@ def run_train(context: Context) -> None:
         base_model=base_name(context.inputs["base"]),
         options=options,
         seed=context.seed,
+        basis=_basis(context) if options.objective in ONLINE else None,
         track=context.track,
         reload=lambda: read_base(context),
+        only=only,
     )
-    if rank() == 0:
-        write_json(context.folder / "training.json", logs)

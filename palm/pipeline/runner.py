@@ -10,10 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palm.artifacts import ArtifactError, Manifest, building, digest, read_manifest, recover
+from palm.artifacts import (
+    ArtifactError,
+    Manifest,
+    building,
+    digest,
+    open_partial,
+    partial_fingerprint,
+    partial_folder,
+    read_manifest,
+    recover,
+)
 from palm.pipeline.config import Config, as_record
 from palm.progress import Track, silent
-from palm.ranks import alone, barrier, rank
+from palm.ranks import alone as unshared
+from palm.ranks import barrier, rank
 from palm.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -107,7 +118,7 @@ class Pipeline:
             PipelineError: the folder cannot be made, another process works in it, or `only` needs a stage that is not done.
         """
         ran = []
-        with self._alone():
+        with self.alone():
             if rank() == 0:
                 for name in self.stages:
                     recover(self.folder / name)
@@ -151,6 +162,29 @@ class Pipeline:
         changed += [key for key in sorted({*inputs, *manifest.inputs}) if inputs.get(key) != manifest.inputs.get(key)]
         return State(name, "stale", f"{', '.join(changed) or 'seed or version'} changed", manifest)
 
+    def opened(self, name: str, *, make: bool) -> Context | None:
+        """A stage's unfinished folder, for work that other processes do or finish; None if the stage is done.
+
+        Args:
+            name: of the stage.
+            make: also make the folder, and empty one that is for another configuration; whoever does so holds `alone`.
+
+        Raises:
+            PipelineError: the stage needs one that is not done, or its folder is not there or is for another configuration.
+        """
+        state = self.state(name)
+        if state.state == "waiting":
+            raise PipelineError(f"{name}: {state.detail}; `palm run` does it all in order")
+        if state.state == "done":
+            return None
+        stage, folder = self.stages[name], self.folder / name
+        fingerprint = self._fingerprint(stage)[0]
+        if make:
+            open_partial(folder, fingerprint)
+        elif partial_fingerprint(folder) != fingerprint:
+            raise PipelineError(f"{name}: the configuration or what the stage needs has changed since this was prepared")
+        return self._context(stage, partial_folder(folder))
+
     def result(self, name: str) -> Path:
         """Folder of a finished stage."""
         return self.folder / name
@@ -161,9 +195,8 @@ class Pipeline:
         partial = folder.with_name(f".{stage.name}.partial")
 
         def work(where: Path) -> None:
-            needs = {need: self.folder / need for need in stage.needs(self.config)}
-            with contextlib.nullcontext() if stage.parallel else alone():
-                stage.run(Context(self.config, where, needs, derive_seed(self.config.seed, stage.name), self.track))
+            with contextlib.nullcontext() if stage.parallel else unshared():
+                stage.run(self._context(stage, where))
 
         barrier()  # all ranks have looked at the state before rank 0 changes it
         if rank() == 0:
@@ -183,6 +216,10 @@ class Pipeline:
                 work(partial)
         barrier()
 
+    def _context(self, stage: Stage, where: Path) -> Context:
+        needs = {need: self.folder / need for need in stage.needs(self.config)}
+        return Context(self.config, where, needs, derive_seed(self.config.seed, stage.name), self.track)
+
     def _inputs(self, stage: Stage) -> dict[str, str]:
         inputs = dict(stage.outside(self.config))
         for need in stage.needs(self.config):
@@ -196,7 +233,7 @@ class Pipeline:
         return digest({**parts, "version": _VERSION}), inputs
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Hold the folder's lock: two runs in one folder would tread on each other. Ranks of one run share it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

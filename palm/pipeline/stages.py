@@ -14,13 +14,14 @@ from palm.pipeline.data_stages import (
     run_embed,
     uses_base,
 )
+from palm.pipeline.fanout import run_train
 from palm.pipeline.fit_stage import outside_fit, run_fit
 from palm.pipeline.measure_stages import run_measure
 from palm.pipeline.plan_stages import run_plan, run_sample, run_score
-from palm.pipeline.policy_stages import run_train
 from palm.pipeline.result_stages import run_report, run_route
 from palm.pipeline.runner import Stage, section
 from palm.pipeline.summaries import SUMMARIES
+from palm.policies.options import ONLINE
 
 
 def _data_settings(config: Config) -> dict[str, Any]:
@@ -50,6 +51,19 @@ def _fit_settings(config: Config) -> dict[str, Any]:
     settings = section(config.rewards)
     if config.rewards.fitted is None:
         del settings["fitted"]
+    return settings
+
+
+def _train_needs(config: Config) -> tuple[str, ...]:
+    needs = ("base", "sample", "score", "plan")
+    return (*needs, "fit") if config.train.objective in ONLINE else needs
+
+
+def _train_settings(config: Config) -> dict[str, Any]:
+    settings = section(config.train)
+    del settings["launch"]  # what runs the work does not change the result
+    if config.train.objective in ONLINE:  # new texts are scored
+        return {"train": settings, "features": _features_settings(config)}
     return settings
 
 
@@ -120,8 +134,9 @@ STAGES = (
     Stage(
         "train",
         SUMMARIES["train"],
-        needs=lambda config: ("base", "sample", "score", "plan"),
-        settings=lambda config: section(config.train),
+        needs=_train_needs,
+        settings=_train_settings,
+        outside=lambda config: outside_features(config) if config.train.objective in ONLINE else {},
         run=run_train,
         parallel=True,
     ),

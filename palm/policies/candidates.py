@@ -11,7 +11,7 @@ from datasets import Dataset
 from palm.artifacts import ArtifactError, read_arrays, write_arrays
 from palm.data.schema import Text
 from palm.lm.load import LanguageModel
-from palm.lm.logprobs import response_logprobs
+from palm.lm.logprobs import Encoded, response_logprobs
 from palm.lm.tokens import encode
 from palm.policies.pairs import scalarise
 from palm.ranks import barrier, rank, ranks
@@ -27,11 +27,13 @@ class TokenisedCandidates:
         prompts: P prompts' token ids.
         responses: for each prompt, its candidates' token ids.
         reference: (P, N) log-probability of each candidate under the reference; 0 where there is none.
+        texts: the prompts as text, which rewards of new texts want; may be missing otherwise.
     """
 
     prompts: list[list[int]]
     responses: list[list[list[int]]]
     reference: np.ndarray
+    texts: Sequence[Text] = ()
 
     @property
     def longest(self) -> int:
@@ -46,6 +48,7 @@ def tokenise_candidates(
     folder: Path,
     *,
     max_length: int,
+    reference: bool = True,
     advance: Callable[[int], object] | None = None,
 ) -> TokenisedCandidates:
     """Token ids of all candidates, and the reference's log-probabilities: computed once, shared by members and ranks.
@@ -56,13 +59,30 @@ def tokenise_candidates(
         responses: each prompt's candidates.
         folder: each rank keeps its share of the log-probabilities there; a later call finds them.
         max_length: longest prompt and response in tokens.
+        reference: False leaves the log-probabilities at 0, for objectives that do not ask for them.
         advance: called with the number of texts done.
     """
     encoded = [
         [encode(language_model.tokenizer, prompt, response, max_length=max_length) for response in candidates]
         for prompt, candidates in zip(prompts, responses, strict=True)
     ]
-    flat = [text for candidates in encoded for text in candidates]
+    counts = [len(candidates) for candidates in encoded]
+    logprobs = np.zeros((len(prompts), max(counts)))
+    if reference:
+        flat = [text for candidates in encoded for text in candidates]
+        logprobs[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = _reference(language_model, flat, folder, advance)
+    return TokenisedCandidates(
+        [candidates[0][0] for candidates in encoded],
+        [[response for _, response in candidates] for candidates in encoded],
+        logprobs,
+        list(prompts),
+    )
+
+
+def _reference(
+    language_model: LanguageModel, flat: Sequence[Encoded], folder: Path, advance: Callable[[int], object] | None
+) -> np.ndarray:
+    """Log-probabilities of all texts; each rank computes its share, or finds it."""
     own = folder / f"reference-{rank()}-of-{ranks()}.safetensors"
     try:
         read_arrays(own)
@@ -72,26 +92,25 @@ def tokenise_candidates(
     logprobs = np.empty(len(flat))
     for part in range(ranks()):
         logprobs[part :: ranks()] = read_arrays(folder / f"reference-{part}-of-{ranks()}.safetensors")["logprobs"]
-    counts = [len(candidates) for candidates in encoded]
-    reference = np.zeros((len(prompts), max(counts)))
-    reference[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = logprobs
-    return TokenisedCandidates(
-        [candidates[0][0] for candidates in encoded],
-        [[response for _, response in candidates] for candidates in encoded],
-        reference,
-    )
+    return logprobs
 
 
 def group_rows(
     candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, kl: float, *, size: int, seed: int
 ) -> Dataset:
-    """Each prompt's candidates in random groups of about `size`, at least 2, with their log-ratios at the optimum."""
+    """Each prompt's candidates in random groups of about `size`, at least 2, with their log-ratios at the optimum.
+
+    A group's `mass` is the planned policy's probability of it among the prompt's candidates, times their number of groups: 1 on
+    average, so that a step on one group stands for a step on all.
+    """
     rng = np.random.default_rng(derive_seed(seed, "groups"))
     target = rewards.rewards @ weight / kl  # (P, N)
     rows = []
     for prompt, responses in enumerate(candidates.responses):
         order = rng.permutation(len(responses))
-        for group in np.array_split(order, max(1, min(round(len(order) / size), len(order) // 2))):
+        groups = np.array_split(order, max(1, min(round(len(order) / size), len(order) // 2)))
+        likely = np.exp(target[prompt, : len(order)] - target[prompt, : len(order)].max(initial=-np.inf))
+        for group in groups:
             if len(group) > 1:  # a prompt's only candidate has nothing to be compared with
                 rows.append(
                     {
@@ -99,6 +118,7 @@ def group_rows(
                         "responses": [responses[index] for index in group],
                         "target": target[prompt, group].tolist(),
                         "reference": candidates.reference[prompt, group].tolist(),
+                        "mass": float(len(groups) * likely[group].sum() / likely.sum()),
                     }
                 )
     if not rows:

@@ -2,9 +2,9 @@
 
 Buckets: every response with its prompt in a row of its own, rows of similar length in one padded tensor. For any model.
 
-Packs: responses of a group behind one copy of their prompt, each seeing the prompt and itself only. A prompt is read once a
-pack instead of once a response and hardly anything is padding. Wants a model with position ids whose attention takes any mask
-(torch's SDPA) and texts so short that attention stays cheap.
+Packs: responses of a group behind one copy of their prompt, each seeing the prompt and itself only, and several packs in a line
+where they are short. A prompt is read once a pack instead of once a response and hardly anything is padding. Wants a model with
+position ids whose attention takes any mask (torch's SDPA) and texts so short that attention stays cheap.
 
 `scripts/bench.py steps` measures both against one padded tensor.
 """
@@ -20,13 +20,15 @@ _PACK = 192  # tokens of a pack, about; attention grows with its square
 _LONGEST = 768  # tokens of the longest text; rows of packs are as wide as the widest
 
 Row = dict[str, Any]
-"""A group: prompt_ids, responses, target (log-ratios at the optimum, each up to one constant), reference (log-probabilities)."""
+"""A group: prompt_ids, responses, target (log-ratios at the optimum, up to one constant), reference (log-probabilities), mass."""
+
+Layout = Callable[[list[Row]], dict[str, Any]]
 
 
 class GroupCollator:
     """A batch of groups as tensors: the responses in a layout, and the pairs within groups that the loss compares."""
 
-    def __init__(self, layout: Callable[[list[Row]], dict[str, Any]]) -> None:
+    def __init__(self, layout: Layout) -> None:
         """Keep how responses are laid out."""
         self.layout = layout
 
@@ -35,8 +37,9 @@ class GroupCollator:
 
         Returns:
             what the layout gives; of the responses in the order of the groups: reference, likely (n,), the planned policy's
-            probability of each within its group, and group (n,), its group's number; first, second, label, share (pairs,): the
-            pairs of responses within groups, the probability that the first is preferred, and the pair's share of the loss.
+            probability of each within its group, weight (n,), the same times the group's mass, and group (n,), its group's number;
+            first, second, label, share (pairs,): the pairs of responses within groups, the probability that the first is
+            preferred, and the pair's share of the loss.
         """
         batch = self.layout(rows)
         batch["reference"] = torch.tensor([value for row in rows for value in row["reference"]], dtype=torch.float32)
@@ -51,7 +54,35 @@ class GroupCollator:
         first, second, label, share = (torch.cat(column) for column in zip(*pairs, strict=True))
         batch["likely"] = torch.cat(likely).float()
         batch["group"] = torch.repeat_interleave(torch.tensor([len(row["target"]) for row in rows]))
+        batch["weight"] = batch["likely"] * torch.tensor([row["mass"] for row in rows], dtype=torch.float32)[batch["group"]]
         return {**batch, "first": first, "second": second, "label": label.float(), "share": share}
+
+
+class PairCollator:
+    """A batch of pairs as tensors: each distinct response once, in a layout, and which of them each pair is of."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Keep how responses are laid out."""
+        self.layout = layout
+
+    def __call__(self, rows: list[Row]) -> dict[str, Any]:
+        """Tensors of a batch of pairs, in the columns of TRL's prepared data.
+
+        Returns:
+            what the layout gives; reference (n,) of the distinct responses; chosen, rejected (pairs,): their numbers among them.
+        """
+        groups: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+        for row in rows:
+            responses = groups.setdefault(tuple(row["prompt_ids"]), {})
+            for side in ("chosen", "rejected"):
+                responses[tuple(row[f"{side}_ids"])] = row[f"ref_{side}_logps"]
+        numbers = {(prompt, response): 0 for prompt, responses in groups.items() for response in responses}
+        numbers = {key: number for number, key in enumerate(numbers)}
+        batch = self.layout([{"prompt_ids": list(prompt), "responses": list(map(list, of))} for prompt, of in groups.items()])
+        batch["reference"] = torch.tensor([value for of in groups.values() for value in of.values()], dtype=torch.float32)
+        for side in ("chosen", "rejected"):
+            batch[side] = torch.tensor([numbers[tuple(row["prompt_ids"]), tuple(row[f"{side}_ids"])] for row in rows])
+        return batch
 
 
 class Buckets:
@@ -98,7 +129,7 @@ class Buckets:
 class Packs:
     """Several responses a row behind one copy of their prompt.
 
-    A row holds the prompt without its last token, then for every response the prompt's last token and the response without
+    A pack holds the prompt without its last token, then for every response the prompt's last token and the response without
     its last: each position predicts the token after it within its response, so labels need no shift over responses.
     """
 
@@ -119,30 +150,37 @@ class Packs:
             for chosen in _balanced([len(response) for response in row["responses"]], len(row["prompt_ids"])):
                 packs.append((row["prompt_ids"], [(number + index, row["responses"][index]) for index in chosen]))
             number += len(row["responses"])
-        width = max(len(prompt) - 1 + sum(len(response) for _, response in members) for prompt, members in packs)
+        lengths = [len(prompt) - 1 + sum(len(response) for _, response in members) for prompt, members in packs]
+        lines = _lines(lengths)
+        width = max(sum(lengths[pack] for pack in line) for line in lines)
         longest = max(len(response) for _, members in packs for _, response in members)
-        ids = torch.full((len(packs), width), self.pad_token_id)
-        positions = torch.zeros((len(packs), width), dtype=torch.long)
-        targets = torch.zeros((len(packs), width), dtype=torch.long)
-        segment = torch.full((len(packs), width), -1)  # 0 is the prompt, -1 padding, which sees padding only
+        shape = (len(lines), width)
+        ids = torch.full(shape, self.pad_token_id)
+        positions, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        pack, segment = torch.full(shape, -1), torch.full(shape, -1)  # segment 0 is a prompt; padding, -1, sees padding only
         where = torch.zeros((number, longest), dtype=torch.long)
         counted = torch.zeros((number, longest), dtype=torch.bool)
-        for line, (prompt, members) in enumerate(packs):
-            end = len(prompt) - 1
-            ids[line, :end] = torch.tensor(prompt[:-1], dtype=torch.long)
-            positions[line, :end] = torch.arange(end)
-            segment[line, :end] = 0
-            for place, (index, response) in enumerate(members, start=1):
-                span = slice(end, end + len(response))
-                ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
-                positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
-                targets[line, span] = torch.tensor(response)
-                segment[line, span] = place
-                where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
-                counted[index, : len(response)] = True
+        for line, numbers in enumerate(lines):
+            end = 0
+            for one in numbers:
+                prompt, members = packs[one]
+                span = slice(end, end + len(prompt) - 1)
+                ids[line, span] = torch.tensor(prompt[:-1], dtype=torch.long)
+                positions[line, span] = torch.arange(len(prompt) - 1)
+                segment[line, span] = 0
+                for place, (index, response) in enumerate(members, start=1):
+                    span = slice(span.stop, span.stop + len(response))
+                    ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
+                    positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
+                    targets[line, span] = torch.tensor(response)
+                    segment[line, span] = place
+                    where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
+                    counted[index, : len(response)] = True
+                pack[line, end : span.stop] = one
                 end = span.stop
-        same = (segment[:, :, None] == segment[:, None, :]) | ((segment[:, None, :] == 0) & (segment[:, :, None] > 0))
-        attended = same & torch.ones((width, width), dtype=torch.bool).tril()
+        seen = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+        seen &= pack[:, :, None] == pack[:, None, :]
+        attended = seen & torch.ones((width, width), dtype=torch.bool).tril()
         return {
             "input_ids": ids,
             "position_ids": positions,
@@ -163,6 +201,25 @@ def _balanced(lengths: Sequence[int], prompt: int) -> list[list[int]]:
         packs[least].append(index)
         filled[least] += lengths[index]
     return packs
+
+
+def _lines(lengths: Sequence[int]) -> list[list[int]]:
+    """Packs as lines of a batch: several to a line where that saves padding, no line longer than `_PACK` or the longest pack."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    widest = max(lengths)
+    best, least = [[index] for index in order], len(lengths) * widest
+    for count in range(len(lengths) - 1, 0, -1):
+        lines: list[list[int]] = [[] for _ in range(count)]
+        filled = [0] * count
+        for index in order:
+            line = filled.index(min(filled))
+            lines[line].append(index)
+            filled[line] += lengths[index]
+        if max(filled) > max(widest, _PACK):
+            break
+        if count * max(filled) < least:
+            best, least = lines, count * max(filled)
+    return best
 
 
 def worth_packing(rows: Iterable[Row], window: int) -> bool:

@@ -1,10 +1,34 @@
 """How members are trained: every option, checked before any work is done."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, cast
 
 from palm.policies.adapters import lora_config
+from palm.ranks import ranks
+
+OBJECTIVES = ("dpo-soft", "dpo", "gibbs", "rloo", "grpo")
+ONLINE = {"rloo": "RLOOConfig", "grpo": "GRPOConfig"}
+GENERATIONS = 8  # responses of a prompt that an online step compares, unless told otherwise
+
+_FIXED_LOSS = ("beta", "loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "ld_alpha", "use_weighting")
+_SHARED_REFERENCE = ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model")
+_FREE_ONLINE = (  # of TRL's own options, those that leave what is optimised as it is
+    "num_generations",
+    "num_iterations",
+    "generation_batch_size",
+    "steps_per_generation",
+    "epsilon",
+    "epsilon_high",
+    "shuffle_dataset",
+    "pad_to_multiple_of",
+    "cache_implementation",
+    "log_completions",
+    "num_completions_to_print",
+    "log_unique_prompts",
+)
 
 
 @dataclass(frozen=True)
@@ -12,23 +36,26 @@ class TrainingOptions:
     """How members are trained.
 
     Attributes:
-        labels: "soft" or "hard"; see the module's text.
-        group: about how many responses of a prompt are compared with each other at a time (soft labels), at least 2.
-        listwise: share of the loss that compares a group's responses all at once, the rest compares pairs (soft labels); 0 to 1.
+        objective: "dpo-soft", "dpo", "gibbs", "rloo" or "grpo"; see `palm.policies.objectives`.
+        group: about how many responses of a prompt are compared with each other at a time (dpo-soft), or read in one step
+            (gibbs); at least 2.
+        listwise: share of the loss that compares a group's responses all at once, the rest compares pairs (dpo-soft); 0 to 1.
             Where the loss is least does not depend on it, what is learnt first does.
-        pairs_per_prompt: pairs of each prompt (hard labels).
+        pairs_per_prompt: pairs of each prompt (dpo).
         shared_steps: steps at the mean of the members' weights, taken once, after which each member takes its own; 0 lets every
             member begin afresh. Log-ratios of planned policies are linear in the weight, so most of what is learnt is the same.
         match_kl: texts that each member writes when it is trained, to learn its KL divergence; where that exceeds the planned one,
             its change of the base is scaled down to match (palm.policies.strength). 0: none. Not for models split over
             processes, nor for candidates that the reference did not sample.
-        max_new_tokens: longest text that a member writes for that: what candidates were sampled with; their longest by default.
+        max_new_tokens: longest text that a member writes, for that or online: what candidates were sampled with; their longest
+            by default.
         max_length: longest prompt and response in tokens.
         lora: fields of PEFT's LoraConfig.
-        dpo: fields of TRL's DPOConfig. With soft labels the loss is fixed, so `beta` and `loss_type` are refused.
+        dpo: fields of TRL's DPOConfig (dpo-soft, dpo, gibbs). Where the objective fixes the loss, options of the loss are refused.
+        online: fields of TRL's RLOOConfig or GRPOConfig (rloo, grpo). Options that would change what is optimised are refused.
     """
 
-    labels: str = "soft"
+    objective: str = "dpo-soft"
     group: int = 8
     listwise: float = 0.5
     pairs_per_prompt: int = 16
@@ -38,6 +65,26 @@ class TrainingOptions:
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
     dpo: Mapping[str, Any] = field(default_factory=dict)
+    online: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def section(self) -> str:
+        """Which of the options the objective's trainer takes: "dpo" or "online"."""
+        return "online" if self.objective in ONLINE else "dpo"
+
+    @property
+    def trainer(self) -> Mapping[str, Any]:
+        """Options of the objective's trainer."""
+        return self.online if self.objective in ONLINE else self.dpo
+
+    @property
+    def configuration(self) -> str:
+        """Name of TRL's configuration class of the objective's trainer."""
+        return ONLINE.get(self.objective, "DPOConfig")
+
+    def with_steps(self, steps: int) -> "TrainingOptions":
+        """The same for another number of optimiser steps."""
+        return dataclasses.replace(self, **cast(Any, {self.section: {**self.trainer, "max_steps": steps}}))
 
     def check(self) -> None:
         """Look at every option before any work is done.
@@ -47,26 +94,59 @@ class TrainingOptions:
         """
         from palm.lm.training import check_options
 
-        if self.labels not in ("soft", "hard"):
-            raise ValueError(f"labels: expected 'soft' or 'hard', got {self.labels!r}")
-        if self.group < 2:
-            raise ValueError(f"group: expected at least 2, got {self.group}")
+        if self.objective not in OBJECTIVES:
+            close = get_close_matches(str(self.objective), OBJECTIVES, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {self.objective!r}{hint}")
+        for name, least in (("group", 2), ("pairs_per_prompt", 1), ("shared_steps", 0), ("match_kl", 0), ("max_length", 2)):
+            value = getattr(self, name)
+            if not value >= least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
         if not 0 <= self.listwise <= 1:
             raise ValueError(f"listwise: expected a number from 0 to 1, got {self.listwise}")
-        if self.pairs_per_prompt < 1:
-            raise ValueError(f"pairs_per_prompt: expected at least 1, got {self.pairs_per_prompt}")
-        if self.shared_steps < 0:
-            raise ValueError(f"shared_steps: expected at least 0, got {self.shared_steps}")
-        if self.match_kl < 0:
-            raise ValueError(f"match_kl: expected at least 0, got {self.match_kl}")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: expected at least 1 or None, got {self.max_new_tokens}")
-        if self.max_length < 2:
-            raise ValueError(f"max_length: expected at least 2, got {self.max_length}")
         check_options("DPOConfig", self.dpo, where="dpo")
-        for name in ("beta", "loss_type", "label_smoothing", "precompute_ref_log_probs"):
-            if self.labels == "soft" and name in self.dpo:
-                raise ValueError(
-                    f"dpo.{name}: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard"
+        for name in (*_FIXED_LOSS, *_SHARED_REFERENCE):
+            if name in self.dpo and (self.objective in ("dpo-soft", "gibbs") or name in _SHARED_REFERENCE):
+                why = (
+                    "palm computes the reference's log-probabilities once for all members; leave it out"
+                    if name in _SHARED_REFERENCE
+                    else f"the loss of {self.objective} is fixed by the plan's kl; leave it out or use objective: dpo"
                 )
+                raise ValueError(f"dpo.{name}: {why}")
+        self._check_online()
         lora_config(self.lora)
+
+    def _check_online(self) -> None:
+        """See that nothing in `online` would make the trainer optimise anything but E[w.phi] - kl KL."""
+        import transformers
+
+        from palm.lm.training import check_options
+
+        own = {entry.name for entry in dataclasses.fields(transformers.TrainingArguments)}
+        check_options(ONLINE.get(self.objective, "RLOOConfig"), self.online, where="online")
+        for name in self.online:
+            if name in ("beta", "temperature"):
+                settled = "the plan's kl" if name == "beta" else "1, so that the policy's own distribution is sampled"
+                raise ValueError(f"online.{name}: palm sets this to {settled}; leave it out")
+            if name == "max_completion_length":
+                raise ValueError("online.max_completion_length: palm sets this to max_new_tokens; leave it out")
+            if name not in own and name not in _FREE_ONLINE:
+                raise ValueError(
+                    f"online.{name}: this changes what is optimised, E[w.phi] - kl KL, or is not supported; leave it out"
+                )
+        if self.objective not in ONLINE:
+            return
+        generations = self.online.get("num_generations", GENERATIONS)
+        if isinstance(generations, bool) or not isinstance(generations, int) or generations < 2:
+            raise ValueError(f"online.num_generations: expected a whole number of at least 2, got {generations!r}")
+        batch = self.online.get("per_device_train_batch_size", 8) * ranks()
+        batch = self.online.get("generation_batch_size") or batch * (
+            self.online.get("steps_per_generation") or self.online.get("gradient_accumulation_steps", 1)
+        )
+        if batch % generations:
+            raise ValueError(
+                f"online.num_generations: expected a divisor of {batch}, the responses that are generated together "
+                f"(per_device_train_batch_size x steps_per_generation x processes), got {generations}"
+            )

@@ -1,20 +1,24 @@
-"""TRL's DPOTrainer on data that is prepared already, and with soft labels on groups of responses.
+"""TRL's DPOTrainer on data that is prepared already, and with losses on responses that are read once each.
 
-What is overridden is TRL's preparation (the rows hold token ids and reference log-probabilities) and, for soft labels, the
-loss. Where logits would be large, TRL's own fused head gives the log-probabilities without holding them; where they are
-small they are taken plainly, since without Triton the fused head scores every position and takes a third of the time of a
-step of a small model. All of it belongs to TRL ~=1.16, which pyproject.toml pins and tests/policies/test_train.py exercises.
+What is overridden is TRL's preparation (the rows hold token ids and reference log-probabilities) and, but for TRL's rarer
+losses, how responses are read: each distinct response of a batch once, laid out by palm.policies.groups. Where logits would be
+large, TRL's own fused head gives the log-probabilities without holding them; where they are small they are taken plainly, since
+without Triton the fused head scores every position and takes a third of the time of a step of a small model. All of it belongs
+to TRL ~=1.16, which pyproject.toml pins and tests/policies/test_train.py exercises.
 """
 
+import dataclasses
 import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
-from trl import DPOTrainer
+from transformers import TrainingArguments
+from trl import DPOConfig, DPOTrainer
 
 from palm.lm.load import LanguageModel
-from palm.policies.groups import Buckets, Packs, worth_packing
+from palm.policies.groups import Buckets, Packs, Row, worth_packing
 from palm.ranks import shards_models
 
 logger = logging.getLogger(__name__)
@@ -42,17 +46,13 @@ class PreparedDPOTrainer(DPOTrainer):
         return dataset
 
 
-class GroupDPOTrainer(PreparedDPOTrainer):
-    """DPO with soft labels on all pairs within groups of responses; rows hold prompt_ids, responses, target, reference.
+class _ReadingTrainer(PreparedDPOTrainer):
+    """A loss on the log-probabilities of a batch's distinct responses; no TRL metrics, which cost a good part of a small step."""
 
-    Attributes:
-        listwise: as in `palm.policies.options.TrainingOptions`.
-    """
-
-    listwise = 0.0
+    columns: tuple[str, ...] = ()
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["prompt_ids", "responses", "target", "reference"]
+        self._signature_columns = list(self.columns)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Six operations per token and parameter, as transformers counts them, over all buckets."""
@@ -61,9 +61,42 @@ class GroupDPOTrainer(PreparedDPOTrainer):
         return 6 * tokens * int(self.model.num_parameters(exclude_embeddings=True))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """The loss of a batch."""
+        read = _pack_logprobs if "where" in inputs else _bucket_logprobs
+        logprobs = read(model, inputs, len(self.processing_class))
+        loss = self.loss_of(logprobs, inputs)
+        return (loss, {"logprobs": logprobs}) if return_outputs else loss
+
+    def loss_of(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """The loss of (n,) log-probabilities of the batch's distinct responses."""
+        raise NotImplementedError
+
+
+class PairDPOTrainer(_ReadingTrainer):
+    """DPO's sigmoid loss on pairs, in the columns of TRL's prepared data: the same numbers as TRL's."""
+
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps")
+
+    def loss_of(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Mean of -log sigmoid(beta (rho(chosen) - rho(rejected)))."""
+        ratio = logprobs - inputs["reference"]
+        margin = ratio[inputs["chosen"]] - ratio[inputs["rejected"]]
+        return -torch.nn.functional.logsigmoid(self.beta * margin).mean()
+
+
+class SoftDPOTrainer(_ReadingTrainer):
+    """DPO with soft labels on all pairs within groups of responses, as `palm.policies.candidates.group_rows` gives them.
+
+    Attributes:
+        listwise: as in `palm.policies.options.TrainingOptions`.
+    """
+
+    columns = ("prompt_ids", "responses", "target", "reference", "mass")
+    listwise = 0.0
+
+    def loss_of(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy of the labels with what the log-ratios say: over pairs by the sigmoid, over groups by the softmax."""
-        logprobs = _pack_logprobs if "where" in inputs else _bucket_logprobs
-        ratio = logprobs(model, inputs, len(self.processing_class)) - inputs["reference"]
+        ratio = logprobs - inputs["reference"]
         logit = ratio[inputs["first"]] - ratio[inputs["second"]]
         surprise = torch.nn.functional.binary_cross_entropy_with_logits(logit, inputs["label"], reduction="none")
         loss = (1 - self.listwise) * (inputs["share"] * surprise).sum()
@@ -74,10 +107,29 @@ class GroupDPOTrainer(PreparedDPOTrainer):
             total = ratio.new_zeros(groups).index_add(0, group, (ratio - top[group]).exp())
             logprobs_in_group = ratio - top[group] - total.log()[group]
             loss = loss - self.listwise * (inputs["likely"] * logprobs_in_group).sum() / groups
-        return (loss, {"ratio": ratio}) if return_outputs else loss
+        return loss
 
 
-def layout_for(language_model: LanguageModel, rows: Dataset, responses: int) -> Buckets | Packs:
+class GibbsTrainer(_ReadingTrainer):
+    """Weighted likelihood of the candidates, on the same groups."""
+
+    columns = SoftDPOTrainer.columns
+
+    def loss_of(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Cross-entropy of the planned policy over a prompt's candidates with the policy; a mean over the prompts' groups."""
+        return -(inputs["weight"] * logprobs).sum() / (inputs["group"].max() + 1)
+
+
+def plain_sigmoid(options: Mapping[str, Any]) -> bool:
+    """Whether DPO's options ask for no other loss than the sigmoid of the margin, which `PairDPOTrainer` has."""
+    others = {entry.name for entry in dataclasses.fields(DPOConfig)} - {
+        entry.name for entry in dataclasses.fields(TrainingArguments)
+    }
+    named = {name for name in options if name in others - {"beta", "max_length", "disable_dropout"}}
+    return not named or (named == {"loss_type"} and options["loss_type"] in ("sigmoid", ["sigmoid"]))
+
+
+def layout_for(language_model: LanguageModel, rows: Iterable[Row], responses: int) -> Buckets | Packs:
     """How a model is to read groups: in packs where that saves work and is known to be right, else in buckets.
 
     Known to be right: an architecture in `_PACKABLE`, with torch's own attention, in one piece, on texts within its attention's
@@ -85,7 +137,7 @@ def layout_for(language_model: LanguageModel, rows: Dataset, responses: int) -> 
 
     Args:
         language_model: the base model, not split over processes yet, without adapters.
-        rows: groups, as `GroupDPOTrainer` wants them.
+        rows: groups: prompt_ids and responses.
         responses: in a batch, about.
     """
     pad = language_model.tokenizer.pad_token_id

@@ -22,6 +22,7 @@ def _row(prompt: int, lengths: list[int]) -> dict[str, Any]:
         "responses": ids,
         "target": RNG.normal(size=len(lengths)).tolist(),
         "reference": RNG.normal(size=len(lengths)).tolist(),
+        "mass": 1.0,
     }
 
 
@@ -50,6 +51,22 @@ def test_a_pack_reads_its_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch["input_ids"].shape == (1, 19 + 68)
     monkeypatch.setattr(groups, "_PACK", 20 + 34)
     assert batch["input_ids"].numel() + 19 <= Packs(0)(ROWS[2:])["input_ids"].numel() <= 2 * (19 + 38)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_short_packs_share_a_line_and_none_is_wider_than_it_may_be(seed: int) -> None:
+    """Every pack is in one line, and there is never more padding than with a line for each."""
+    lengths = np.random.default_rng(seed).integers(1, 230, size=1 + seed % 9).tolist()
+    lines = groups._lines(lengths)
+    assert sorted(index for line in lines for index in line) == list(range(len(lengths)))
+    width = max(sum(lengths[index] for index in line) for line in lines)
+    assert width <= max(192, *lengths, 0)
+    assert len(lines) * width <= len(lengths) * max(lengths)
+
+
+def test_lines_save_the_padding_that_they_can() -> None:
+    assert groups._lines([90, 90, 50, 40]) == [[0], [1], [2, 3]], "270 positions, none of them padding"
+    assert len(groups._lines([100] * 8)) == 8, "two would be wider than a pack may be"
 
 
 def test_pairs_of_all_groups_share_the_loss_equally() -> None:

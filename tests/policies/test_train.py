@@ -44,8 +44,8 @@ def test_base_is_bit_for_bit_what_it_was(task: Any, fresh_model: Load, tmp_path:
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     modules = [type(module) for module in model.model.modules()]
     expected = response_logprobs(model, texts_of(task))
-    for labels in ("soft", "hard"):
-        task.train(model, tmp_path / labels, {"m": WEIGHT}, labels=labels)
+    for objective in ("dpo-soft", "dpo", "gibbs"):
+        task.train(model, tmp_path / objective, {"m": WEIGHT}, objective=objective)
         after = model.model.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before)
@@ -78,7 +78,7 @@ def test_hard_labels_prefer_what_the_weight_prefers(task: Any, fresh_model: Load
     """Each pair's margin grows, and the first loss is log 2: at the start policy and reference are one."""
     model = fresh_model()
     dpo = {"max_steps": 12, "per_device_train_batch_size": 8, "beta": 0.5}
-    logs = task.train(model, tmp_path, {"m": WEIGHT}, labels="hard", dpo=dpo)
+    logs = task.train(model, tmp_path, {"m": WEIGHT}, objective="dpo", dpo=dpo)
     assert logs["m"]["losses"][0]["loss"] == pytest.approx(np.log(2), abs=1e-4)
     members = Members(model, {"m": tmp_path / "m"})
     with members.policy("m") as policy:
@@ -186,7 +186,7 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "medium"}, "labels: expected 'soft' or 'hard', got 'medium'"),
+        ({"objective": "ppo"}, "objective: expected one of dpo-soft, dpo, gibbs, rloo, grpo, got 'ppo'"),
         ({"group": 1}, "group: expected at least 2, got 1"),
         ({"shared_steps": -1}, "shared_steps: expected at least 0, got -1"),
         ({"max_new_tokens": 0}, "max_new_tokens: expected at least 1 or None, got 0"),
@@ -197,9 +197,9 @@ def test_reference_is_computed_once_and_taken_up(task: Any, language_model: Lang
         ({"dpo": {"learning_rte": 1e-4}}, r"dpo\.learning_rte: trl\.DPOConfig has no such option; did you mean 'learning_rate'"),
         (
             {"dpo": {"beta": 0.1}},
-            r"dpo\.beta: with soft labels the loss is fixed by the plan's kl; leave it out or use labels: hard",
+            r"dpo\.beta: the loss of dpo-soft is fixed by the plan's kl; leave it out or use objective: dpo",
         ),
-        ({"dpo": {"loss_type": "ipo"}}, r"dpo\.loss_type: with soft labels"),
+        ({"dpo": {"loss_type": "ipo"}}, r"dpo\.loss_type: the loss of dpo-soft"),
         ({"lora": {"rnak": 8}}, r"lora\.rnak: peft\.LoraConfig has no such option"),
     ],
 )

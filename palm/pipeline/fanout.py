@@ -1,0 +1,124 @@
+"""Stage train: in this process, or every member by a command of its own, run by a pool, by Ray, or by whoever reads the manifest.
+
+The run's folder `jobs` has the commands (members.json), the configuration that they read, what each says, and locks.
+"""
+
+import contextlib
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from palm.artifacts import write_json
+from palm.pipeline.config import ConfigError, LaunchConfig, as_record
+from palm.pipeline.policy_stages import read_members, train_in_process
+from palm.pipeline.runner import Context, Pipeline, PipelineError
+from palm.policies.jobs import Job, Manifest, held
+from palm.policies.launchers import LAUNCHERS, JobError, Resources, run_pool, run_ray
+from palm.policies.train import is_trained, read_logs
+from palm.ranks import barrier, rank, ranks
+
+MANIFEST = "members.json"
+
+
+def check_launch(launch: LaunchConfig) -> None:
+    """See that a launcher can be had.
+
+    Raises:
+        ConfigError: an option is out of range.
+        ImportError: the launcher is not installed.
+    """
+    if launch.launcher not in LAUNCHERS:
+        raise ConfigError(f"train.launch.launcher: expected one of {', '.join(LAUNCHERS)}, got {launch.launcher!r}")
+    for name, least in (("workers", 1), ("gpus", 0), ("cpus", 0), ("retries", 0)):
+        if getattr(launch, name) < least:
+            raise ConfigError(f"train.launch.{name}: expected at least {least}, got {getattr(launch, name)}")
+    try:
+        shlex.split(launch.command)
+    except ValueError as error:
+        raise ConfigError(
+            f"train.launch.command: expected a command as a shell takes it, got {launch.command!r}: {error}"
+        ) from error
+    if launch.launcher == "ray":
+        from importlib.util import find_spec
+
+        if find_spec("ray") is None:
+            raise ConfigError("train.launch.launcher: 'ray' needs Ray: pip install 'palm-align[ray]'")
+
+
+def run_train(context: Context) -> None:
+    """A LoRA policy for every weight of the plan."""
+    launch = context.config.train.launch
+    if launch.launcher == "inline":
+        logs = train_in_process(context)
+    else:
+        if ranks() > 1:
+            raise PipelineError(
+                f"train.launch.launcher: expected 'inline' in one of {ranks()} processes, got {launch.launcher!r}; "
+                "train.launch.command starts several processes for each member"
+            )
+        manifest = prepare_jobs(context)
+        resources = Resources(launch.workers, launch.gpus, launch.cpus, launch.retries)
+        try:
+            if launch.launcher == "pool":
+                run_pool(manifest, resources, track=context.track)
+            else:
+                run_ray(manifest, resources, track=context.track)
+        except JobError as error:
+            raise PipelineError(f"train: {error}") from error
+        logs = read_logs(read_members(context), context.folder)
+    if rank() == 0:
+        write_json(context.folder / "training.json", logs)
+
+
+def prepare_jobs(context: Context) -> Manifest:
+    """Make what members share, and write the manifest of those that are not trained yet."""
+    jobs_folder = _jobs_folder(context)
+    left = [member for member in read_members(context) if not is_trained(context.folder / member.id)]
+    if left:
+        train_in_process(context, only=())
+    launch = context.config.train.launch
+    config = jobs_folder / "config.json"
+    inline = replace(context.config, train=replace(context.config.train, launch=LaunchConfig()))
+    write_json(config, as_record(inline))
+    command = (*(shlex.split(launch.command) or [sys.executable]), "-m", "palm.cli", "member", str(config))
+    jobs = [
+        Job(member.id, tuple(member.weight.tolist()), (*command, member.id), str((jobs_folder / f"{member.id}.log").resolve()))
+        for member in left
+    ]
+    manifest = Manifest(str(Path.cwd()), tuple(jobs))
+    manifest.save(jobs_folder / MANIFEST)
+    return manifest
+
+
+def write_jobs(pipeline: Pipeline) -> tuple[Path, Manifest] | None:
+    """Prepare stage train for others to do; the manifest and where it is, or None if the stage is done."""
+    with pipeline.alone():
+        context = pipeline.opened("train", make=True)
+        if context is None:
+            return None
+        return _jobs_folder(context) / MANIFEST, prepare_jobs(context)
+
+
+def train_member(pipeline: Pipeline, member: str) -> str:
+    """Train one member of a prepared stage, with as many processes as there are; returns what to say.
+
+    Raises:
+        PipelineError: nothing is prepared for this configuration, or the plan has no such member.
+    """
+    context = pipeline.opened("train", make=False)
+    if context is None:
+        return f"{member}: stage train is done"
+    known = [each.id for each in read_members(context)]
+    if member not in known:
+        raise PipelineError(f"member: expected one of {', '.join(known)}, got {member!r}")
+    with held(_jobs_folder(context) / f"{member}.lock") if rank() == 0 else contextlib.nullcontext():
+        barrier()  # the others wait until the first process has the lock
+        if is_trained(context.folder / member):
+            return f"{member}: done before"
+        steps = train_in_process(context, only=[member])[member]["steps"]
+    return f"{member}: {steps} steps, {context.folder / member}"
+
+
+def _jobs_folder(context: Context) -> Path:
+    return Path(context.config.output) / "jobs"

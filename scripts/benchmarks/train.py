@@ -1,0 +1,196 @@
+"""train: k members together, against k separate TRL runs of the same optimiser steps on the same pairs.
+
+Separate is DPOTrainer as anyone would write it, from the base model and texts on disk: load, tokenise, train LoRA with the
+reference's forward pass at every step, save. Together is `palm.policies.train` with objective dpo: the same pairs in the same
+batches, losses and learning rates, so that the members are the same policies. Each run is a process of its own; starting Python
+and importing libraries is not counted, though separate runs do it k times. Separate runs are independent, so that a few are
+timed, before and after those together, and their mean counts k times.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.apart import apart
+
+from palm.data.planted import basis_rewards, prompt_texts, write_corpus, write_response
+
+SIZES = {
+    "small": {"intermediate_size": 448},  # the embedded world's
+    "big": {
+        "hidden_size": 384,
+        "intermediate_size": 1152,
+        "num_hidden_layers": 9,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 3,
+    },
+}
+_BASES = ("expert", "friend", "brief")
+_PROMPTS, _RESPONSES, _PER_PROMPT = 64, 8, 16
+_LORA = {"r": 16, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"], "lora_dropout": 0.0}
+_LONGEST = 192
+
+
+def _trainer_options(steps: int, batch: int) -> dict[str, Any]:
+    return {
+        "max_steps": steps,
+        "per_device_train_batch_size": batch,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.0,
+        "lr_scheduler_type": "cosine",
+        "beta": 0.1,
+        "logging_steps": 10,
+    }
+
+
+def _world() -> tuple[list[str], list[list[str]], np.ndarray]:
+    """Prompts, responses and (P, N, K) rewards; the same in every process."""
+    rng = np.random.default_rng(1)
+    prompts = [str(prompt) for prompt in rng.choice(prompt_texts(), size=_PROMPTS, replace=False)]
+    responses = [[write_response(prompt, rng) for _ in range(_RESPONSES)] for prompt in prompts]
+    rewards = basis_rewards([text for row in responses for text in row], _BASES)
+    return prompts, responses, rewards.reshape(_PROMPTS, _RESPONSES, -1)
+
+
+def _weights(count: int) -> np.ndarray:
+    return np.random.default_rng(2).dirichlet(np.ones(len(_BASES)), size=count)
+
+
+def make_base(folder: str, size: str) -> dict[str, Any]:
+    """The base model; one step of training, since speed does not depend on it."""
+    from palm.lm.pretrain import train_from_scratch
+
+    texts = write_corpus(800, np.random.default_rng(0))
+    options = {"work": Path(folder, "work"), "vocabulary": 900, "architecture": SIZES[size], "sft": {"max_steps": 1}}
+    return train_from_scratch(texts, Path(folder, "base"), **options)
+
+
+def separate(folder: str, number: int, steps: int, batch: int) -> dict[str, Any]:
+    """One policy by TRL alone."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    from palm.policies.pairs import scalarise
+    from palm.seeds import derive_seed
+
+    prompts, responses, rewards = _world()
+    pairs = scalarise(rewards, _weights(number + 1)[number], per_prompt=_PER_PROMPT, seed=derive_seed(0, "pairs"))
+    rows = zip(pairs.prompt, pairs.chosen, pairs.rejected, strict=True)
+    data = Dataset.from_list(
+        [{"prompt": prompts[p] + "\n", "chosen": responses[p][c], "rejected": responses[p][r]} for p, c, r in rows]
+    )
+    start, worked = time.perf_counter(), time.process_time()
+    cuda = torch.cuda.is_available()
+    arguments = DPOConfig(
+        output_dir=f"{folder}/separate-{number}",
+        **_trainer_options(steps, batch),
+        max_length=_LONGEST,
+        bf16=cuda,
+        use_cpu=not cuda,
+        gradient_checkpointing=False,
+        dataloader_pin_memory=cuda,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        log_level="error",
+        seed=0,
+        data_seed=0,
+    )
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(f"{folder}/base", dtype="bfloat16" if cuda else "float32"),
+        args=arguments,
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(f"{folder}/base"),
+        peft_config=LoraConfig(**_LORA, task_type="CAUSAL_LM"),
+    )
+    trainer.train()
+    trainer.save_model()
+    seconds, cpu = time.perf_counter() - start, time.process_time() - worked
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {"seconds": seconds, "cpu": cpu, "losses": losses}
+
+
+def together(folder: str, count: int, steps: int, batch: int) -> dict[str, Any]:
+    """Several policies by palm."""
+    import shutil
+
+    import datasets
+    import peft  # noqa: F401  imports are not counted
+    import trl  # noqa: F401
+
+    import palm.policies.trainer  # noqa: F401
+    from palm.lm.load import load_language_model
+    from palm.policies.candidates import tokenise_candidates
+    from palm.policies.options import TrainingOptions
+    from palm.policies.train import Member, train_members
+    from palm.rewards.tensor import RewardTensor
+
+    datasets.disable_progress_bars()
+    prompts, responses, rewards = _world()
+    place = Path(folder, f"together-{count}")
+    shutil.rmtree(place, ignore_errors=True)
+    start, worked = time.perf_counter(), time.process_time()
+    model = load_language_model(Path(folder, "base"))
+    candidates = tokenise_candidates(model, prompts, responses, place / "reference", max_length=_LONGEST)
+    logs = train_members(
+        model,
+        [Member(f"m{number}", weight) for number, weight in enumerate(_weights(count))],
+        candidates,
+        RewardTensor(rewards, np.ones(rewards.shape[:2], dtype=bool)),
+        place,
+        kl=0.1,
+        base_model="bench",
+        options=TrainingOptions(
+            objective="dpo", pairs_per_prompt=_PER_PROMPT, max_length=_LONGEST, lora=_LORA, dpo=_trainer_options(steps, batch)
+        ),
+    )
+    seconds, cpu = time.perf_counter() - start, time.process_time() - worked
+    return {"seconds": seconds, "cpu": cpu, "losses": [entry["loss"] for entry in logs["m0"]["losses"]]}
+
+
+def bench_train(
+    size: str, members: list[int], steps: int, batch: int, separate_runs: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Seconds and peak memory for every number of members, and what the table's heading must say."""
+    with tempfile.TemporaryDirectory() as folder:
+        facts = apart(make_base, folder, size)
+        alone, found = [], {}
+        order = [None, *sorted(members)]
+        order += [None] * (separate_runs - 1)
+        for count in order:
+            if count is None:
+                alone.append(apart(separate, folder, len(alone), steps, batch))
+            else:
+                found[count] = apart(together, folder, count, steps, batch)
+    mean, worked = (float(np.mean([run[name] for run in alone])) for name in ("seconds", "cpu"))
+    gap = float(np.abs(np.subtract(alone[0]["losses"], found[min(found)]["losses"])).max())
+    rows = [
+        {
+            "k": count,
+            "together, s": round(run["seconds"], 1),
+            "separate, s": round(count * mean, 1),
+            "together/separate": round(run["seconds"] / (count * mean), 3),
+            "of CPU time": round(run["cpu"] / (count * worked), 3),
+            "peak, GiB": run["peak_gib"],
+            "of one member's": round(run["peak_gib"] / found[min(found)]["peak_gib"], 2),
+        }
+        for count, run in found.items()
+    ]
+    peak = max(run["peak_gib"] for run in alone)
+    return rows, {
+        "size": size,
+        "parameters": int(facts["parameters"]),
+        "steps": steps,
+        "pairs_per_step": batch,
+        "separate_seconds": [round(run["seconds"], 2) for run in alone],
+        "separate_cpu_seconds": [round(run["cpu"], 2) for run in alone],
+        "separate_peak_gib": peak,
+        "largest_difference_of_losses": round(gap, 5),
+        **{f"together_over_separate_k{row['k']}": row["together/separate"] for row in rows},
+        **{f"together_over_separate_cpu_k{row['k']}": row["of CPU time"] for row in rows},
+    }

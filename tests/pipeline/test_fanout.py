@@ -1,0 +1,114 @@
+"""Stage train by commands of its own: the same adapters as in one process, whoever is killed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palm.artifacts import read_json
+from palm.pipeline import STAGES, Pipeline, check, load_config
+from palm.pipeline.fanout import train_member, write_jobs
+from palm.pipeline.runner import PipelineError
+from palm.policies.adapters import check_adapter
+
+
+@pytest.fixture
+def planned(tiny_run: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the finished run that is not trained yet, and its configuration."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder, ignore=shutil.ignore_patterns("train", "measure", "route", "report"))
+    config = tmp_path / "tiny.yaml"
+    config.write_text(tiny_run.config.read_text().replace(str(tiny_run.folder), str(folder)))
+    return config, folder
+
+
+def adapters(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/adapter_model.safetensors"))}
+
+
+def command(config: Path, *settings: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "palm.cli", "train", str(config), *settings], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+
+
+def test_a_pool_that_is_killed_goes_on_and_makes_what_one_process_makes(planned: tuple[Path, Path], tiny_run: Any) -> None:
+    config, folder = planned
+    partial = folder / ".train.partial"
+    pool = command(config, "train.launch.launcher=pool")
+    deadline = time.monotonic() + 120
+    while not adapters(partial):
+        assert pool.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for name in adapters(partial):  # whatever is visible is whole
+        check_adapter(partial / name)
+    os.kill(pool.pid, signal.SIGKILL)
+    pool.wait()
+    kept = {name: (partial / name).stat().st_mtime_ns for name in adapters(partial)}
+    Pipeline(STAGES, load_config(config, ["train.launch.launcher=pool"])).run(only="train")
+    assert kept.items() <= {name: (folder / "train" / name).stat().st_mtime_ns for name in adapters(folder / "train")}.items()
+    assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
+    assert read_json(folder / "train" / "training.json") == read_json(tiny_run.folder / "train" / "training.json")
+
+
+def test_commands_of_the_manifest_do_it_one_by_one(planned: tuple[Path, Path], tiny_run: Any) -> None:
+    config, folder = planned
+    made = write_jobs(Pipeline(STAGES, load_config(config)))
+    assert made is not None
+    manifest = made[1]
+    assert [job.id for job in manifest.jobs] == list(read_json(tiny_run.folder / "train" / "training.json"))
+    subprocess.run(manifest.jobs[0].command, cwd=manifest.folder, check=True, stdout=subprocess.DEVNULL)
+    snapshot = Path(manifest.jobs[0].command[-2])
+    for job in manifest.jobs:  # the first again, which is done
+        said = train_member(Pipeline(STAGES, load_config(snapshot)), job.id)
+        assert said.startswith(f"{job.id}: done before" if job is manifest.jobs[0] else f"{job.id}: 4 steps")
+    again = write_jobs(Pipeline(STAGES, load_config(config)))
+    assert again is not None
+    assert again[1].jobs == ()
+    assert Pipeline(STAGES, load_config(config)).run(only="train") == ["train"]
+    assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
+    assert write_jobs(Pipeline(STAGES, load_config(config))) is None
+    assert train_member(Pipeline(STAGES, load_config(snapshot)), "policy-0") == "policy-0: stage train is done"
+
+
+def test_what_is_not_prepared_or_unknown_is_refused(planned: tuple[Path, Path]) -> None:
+    config, _ = planned
+    with pytest.raises(PipelineError, match="train: the configuration or what the stage needs has changed since this was prepared"):
+        train_member(Pipeline(STAGES, load_config(config)), "policy-0")
+    write_jobs(Pipeline(STAGES, load_config(config)))
+    with pytest.raises(PipelineError, match=r"member: expected one of policy-0, .*, got 'policy-9'"):
+        train_member(Pipeline(STAGES, load_config(config)), "policy-9")
+    with pytest.raises(PipelineError, match="has changed since this was prepared"):
+        train_member(Pipeline(STAGES, load_config(config, ["train.group=2"])), "policy-0")
+
+
+def test_a_member_that_fails_is_named_with_what_it_said(planned: tuple[Path, Path]) -> None:
+    config, _ = planned
+    settings = [
+        "train.launch.launcher=pool",
+        "train.launch.command='sh -c \"echo nö accelerator; exit 4\"'",
+        "train.launch.retries=0",
+    ]
+    with pytest.raises(PipelineError, match=r"train: member policy-0: its command ended with status 4; .* ends: nö accelerator"):
+        Pipeline(STAGES, load_config(config, settings)).run(only="train")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.launch.launcher=slurm", "train.launch.launcher: expected one of inline, pool, ray, got 'slurm'"),
+        ("train.launch.workers=0", "train.launch.workers: expected at least 1, got 0"),
+        ("train.launch.retries=-1", "train.launch.retries: expected at least 0, got -1"),
+        ("train.launch.command='a \"b'", "train.launch.command: expected a command as a shell takes it"),
+    ],
+)
+def test_options_out_of_range(setting: str, message: str, tiny_config: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        check(load_config(tiny_config, [setting]))
