@@ -148,6 +148,12 @@ class Members:
         self._peft.set_adapter(_key(name), inference_mode=True)
         yield LanguageModel(self._peft, self._base.tokenizer, f"{self._base.source}+{name}")
 
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[LanguageModel]:
+        """The base model with no adapter active."""
+        with self._peft.disable_adapter():
+            yield LanguageModel(self._peft, self._base.tokenizer, self._base.source)
+
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the base alone."""
         return self._peft.disable_adapter()
