@@ -8,7 +8,9 @@ from palm.lm.load import LanguageModel
 from palm.policies.adapters import lora_config, publish_adapter
 
 
-def make_adapters(language_model: LanguageModel, folder: Path, names: tuple[str, ...], **lora: object) -> dict[str, Path]:
+def make_adapters(
+    language_model: LanguageModel, folder: Path, names: tuple[str, ...], *, std: float = 0.12, **lora: object
+) -> dict[str, Path]:
     """One adapter per name; the model is as before."""
     from peft import get_peft_model
 
@@ -18,7 +20,7 @@ def make_adapters(language_model: LanguageModel, folder: Path, names: tuple[str,
         torch.manual_seed(number)
         for key, parameter in model.named_parameters():
             if "lora_" in key:
-                parameter.data.normal_(std=0.12)
+                parameter.data.normal_(std=std)
         model.save_pretrained(folder / f"saved-{name}")
         model.unload()
         language_model.model.requires_grad_(False)

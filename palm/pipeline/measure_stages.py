@@ -115,13 +115,13 @@ def _measure_policies(
             ]
             kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
             texts[name] = [[sample.text for sample in row] for row in samples]
-        basis = _score(context, name, candidates.prompts, texts[name])
+        basis = score_responses(context, name, candidates.prompts, texts[name])
         measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=log_ratio)
     members.close()
     return measured, texts
 
 
-def _score(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
+def score_responses(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
     """Basis rewards of a policy's texts, prompt after prompt."""
     folder = context.folder / f".writing-features-{name}"
     texts = [(prompt, response) for prompt, row in zip(prompts, responses, strict=True) for response in row]

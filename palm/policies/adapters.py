@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,30 @@ class Members:
         """The base model with no adapter active."""
         with self._peft.disable_adapter():
             yield LanguageModel(self._peft, self._base.tokenizer, self._base.source)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self._base.tokenizer
+
+    @property
+    def device(self) -> Any:
+        """Where the model is."""
+        return self._base.device
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a response."""
+        return self._base.end_ids
+
+    def names_of(self, ids: Sequence[str | None]) -> list[str]:
+        """PEFT's names of adapters for a batch's rows, None for the base alone."""
+        return ["__base__" if name is None else _key(name) for name in ids]
+
+    def forward(self, adapters: list[str], **inputs: Any) -> Any:
+        """One forward pass whose rows go through different adapters; see `names_of`."""
+        self._peft.enable_adapter_layers()
+        return self._peft(adapter_names=adapters, **inputs)
 
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the base alone."""

@@ -195,7 +195,7 @@ def test_a_slow_server_is_given_up(serve: Any) -> None:
 
 def test_refusals_are_not_repeated(serve: Any) -> None:
     endpoint = serve(lambda body, number: (401, {"error": "no such key"}))
-    with pytest.raises(JudgeError, match="refused the request with status 401: .*no such key"):
+    with pytest.raises(JudgeError, match=r"refused the request with status 401: .*no such key"):
         endpoint.client(tries=5).ask([{"role": "user", "content": "?"}])
     assert len(endpoint.asked) == 1
 
