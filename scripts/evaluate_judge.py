@@ -6,8 +6,8 @@
         --against reference single-mean --comparisons 200 --describe "basis-0=brief answers" "basis-1=a warm tone"
 
 Users and held-out prompts are drawn at random; a user's response is one that the policy they are routed to wrote when it was
-measured, against one by the policy of --against. The judge reads the user's weight in words (bases by their names unless --describe says what
-they reward). A win is a win in both orders; where the judge changes its mind with the order, nobody wins.
+measured, against one by the policy of --against. The judge reads the user's weight in words (bases by their names unless --describe
+says what they reward). A win is a win in both orders; where the judge changes its mind with the order, nobody wins.
 
     win_rate       wins and half of the undecided, mean over prompts, with a 95 % interval over prompts
     ties           share in which neither wins

@@ -10,8 +10,8 @@ For test weights w, on the run's held-out prompts, with as many responses as its
 * uniform, random: as many policies as the portfolio has, at weights of a grid and at random, trained as the members were;
 * best-of-n: the reference's candidates, the best of n by w; n is chosen on the planning prompts.
 
-Soups and mixtures make a policy for every user, from K trained adapters: a soup serves an adapter per user, a mixture takes K passes
-a token; best-of-n trains nothing and writes n responses.
+Soups and mixtures make a policy for every user, from K trained adapters: a soup serves an adapter per user, a mixture takes K
+passes a token; best-of-n trains nothing and writes n responses.
 """
 
 from collections.abc import Callable, Sequence
@@ -188,7 +188,7 @@ def _soup(setting: Setting, most: int) -> list[Made]:
 
 def _mod(setting: Setting, most: int) -> list[Made]:
     adapters = _basis_adapters(setting)
-    run, members, found = setting.run, Members(setting.base, adapters), []
+    run, members, found = setting.run, Members(setting.base, adapters, base_model=base_name(setting.run.folder / "base")), []
     try:
         for number, weight in enumerate(setting.weights):
             with setting.context.track(f"decoding {number + 1} of {len(setting.weights)}", None):
@@ -260,7 +260,7 @@ def _train(setting: Setting, weights: dict[str, np.ndarray]) -> dict[str, Path]:
 def _measure_adapters(setting: Setting, adapters: dict[str, Path]) -> list[Measured]:
     """What adapters give on the held-out prompts, as the measure stage has it."""
     run, found = setting.run, []
-    members = Members(setting.base, adapters)
+    members = Members(setting.base, adapters, base_model=base_name(setting.run.folder / "base"))
     samples = run.config.measure.samples
     try:
         for name in adapters:

@@ -14,7 +14,7 @@ from palm.evaluation.vendi import feature_kernel, word_kernel
 from palm.evaluation.writing import Kernel, writing
 from palm.lm.generate import sample_responses
 from palm.lm.tokens import encode_prompt
-from palm.pipeline.data_stages import read_base
+from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for
 from palm.policies.adapters import Members
@@ -103,7 +103,8 @@ def _write_anew(
     """New texts of the reference and of each member to the first held-out prompts, with seeds of their own, and the divergences."""
     base = read_base(run.context(run.folder))
     ids = run.portfolio.ids
-    members = Members(base, {name: run.folder / "train" / name for name in ids}) if ids else None
+    adapters = {name: run.folder / "train" / name for name in ids}
+    members = Members(base, adapters, base_model=base_name(run.folder / "base")) if ids else None
     policies: dict[str, Policy] = {"reference": members.reference if members else lambda: contextlib.nullcontext(base)}
     for name in ids:
         policies[name] = partial(members.policy, name)  # type: ignore[union-attr]
