@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from palm.artifacts import digest
 from palm.data.schema import Text
 from palm.evaluation.best_of import best_of, choose_n
 from palm.evaluation.intervals import bootstrap_mean
@@ -29,6 +30,7 @@ from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_kl
 from palm.lm.tokens import encode_prompt
+from palm.pipeline.config import as_record
 from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun, on_prompts
 from palm.pipeline.measure_stages import score_responses
@@ -93,7 +95,7 @@ def compare_baselines(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     if run.config.candidates.source == POOL or not len(run.portfolio):
         raise PipelineError(f"{run.folder}: expected a run with trained policies and sampled candidates, got one without")
-    context = run.context(run.folder / "evaluation" / "baselines", track=track)
+    context = run.context(run.folder / "evaluation" / "baselines" / _made_with(run), track=track)
     setting = Setting(run, context, read_base(context), weights_to_test(run, weights, seed))
     kl, served = run.portfolio.kl, _best(setting, [run.measured(name) for name in run.portfolio.ids])
     rows = [_row(setting, "portfolio", served, served, len(run.portfolio), "1 adapter")]
@@ -107,6 +109,12 @@ def compare_baselines(
         "reference": (setting.weights @ run.portfolio.reference).tolist(),
         "prompts": len(run.tensor.rewards),
     }
+
+
+def _made_with(run: FinishedRun) -> str:
+    """A name for what the adapters depend on: a run that was made anew must not find the old ones."""
+    contents = [manifest.content for name in ("base", "sample", "score", "plan", "train") if (manifest := run.manifest(name))]
+    return digest({"contents": contents, "train": as_record(run.config.train), "seed": run.config.seed})[:16]
 
 
 def weights_to_test(run: FinishedRun, count: int, seed: int) -> np.ndarray:

@@ -60,6 +60,10 @@ class FinishedRun:
         sections |= {"measure": manifests["measure"].config["measure"], "seed": manifests["measure"].seed, "output": str(folder)}
         return cls(folder, config_of(sections, str(folder)))
 
+    def manifest(self, stage: str) -> Manifest | None:
+        """Of one stage, if it is there."""
+        return read_manifest(self.folder / stage, verify=False)
+
     @cached_property
     def portfolio(self) -> Portfolio:
         """The trained portfolio, as measured."""

@@ -45,8 +45,8 @@ tags: [lora, pluralistic-alignment, personalization, palm]
 # {name}
 
 A plain LoRA adapter (rank {config["r"]}, alpha {config["lora_alpha"]}) on `{portfolio.base_model}`, one of {len(portfolio)}
-policies of a portfolio: the one for users whose weight over {len(weight)} basis rewards is near {_numbers(weight)}. It was trained towards
-the policy with the most w.J - {portfolio.kl:g} x KL from the base model, for that w.
+policies of a portfolio: the one for users whose weight over {len(weight)} basis rewards is near
+{_numbers(weight)}. It was trained towards the policy with the most w.J - {portfolio.kl:g} x KL from the base model, for that w.
 
 {_table(portfolio, place, measured, seed)}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_server import by_length, chat, parts, serve  # noqa: F401
+from chat_server import by_length, chat, parts
 
 from palm.evaluation.judge import Comparison, judge, profile_of, read_verdict, request_messages, summarise
 from palm.evaluation.judge_client import ChatClient, JudgeError

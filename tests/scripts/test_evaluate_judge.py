@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_server import by_length, serve  # noqa: F401
+from chat_server import by_length
 
 from palm.evaluation.judged_users import user_comparisons
 from palm.pipeline.finished import FinishedRun
@@ -28,7 +28,7 @@ def folder(tiny_run: Any, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_run_is_judged_and_what_was_judged_is_kept(folder: Path, serve: Any) -> None:  # noqa: F811
+def test_a_run_is_judged_and_what_was_judged_is_kept(folder: Path, serve: Any) -> None:
     endpoint = serve(by_length)
     run = FinishedRun.read(folder)
     name = run.portfolio.bases[0]
@@ -61,7 +61,7 @@ def test_bad_input_is_told(folder: Path, arguments: list[str], message: str) -> 
 
 
 def test_users_get_what_they_are_served(tiny_run: Any) -> None:
-    """Every comparison is of the user's own best policy, users and prompts take turns, and who has nothing to compare is left out."""
+    """Every comparison is of the user's own best policy, users and prompts take turns, nobody is compared with itself."""
     run = FinishedRun.read(tiny_run.folder)
     prompts = run.candidates.prompts
     texts = {name: [[f"{name} {at}"] for at in range(len(prompts))] for name in ("reference", *run.portfolio.ids)}
