@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chat_server import serve  # noqa: F401  a fixture: a chat model on loopback
 
 from palm.data.planted import write_corpus
 from palm.lm.load import LanguageModel, load_language_model

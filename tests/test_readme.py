@@ -132,6 +132,7 @@ def test_command(command: str, checkout: Path) -> None:
         "palm show": "certificate, for every weight:",
         "palm verify": "0 fail; rewards: ",
         "palm diff": "origin: planned -> measured",
+        "palm evaluate": "written: runs/planted/evaluation",
         "palm plan --help": "certify",
         "accelerate launch": " s\n",  # the time that the stage took
     }

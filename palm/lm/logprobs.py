@@ -98,6 +98,43 @@ def response_kl(
     return np.maximum(result, 0.0), ratio
 
 
+def kl_to_others(
+    texts: Sequence[Encoded],
+    own: Callable[[], contextlib.AbstractContextManager[LanguageModel]],
+    others: Sequence[Callable[[], contextlib.AbstractContextManager[LanguageModel]]],
+    *,
+    batch_tokens: int = 8192,
+    advance: Callable[[int], object] | None = None,
+) -> np.ndarray:
+    """KL(policy || each of several others) along responses, as `response_kl` has it: exact over the vocabulary at each position.
+
+    Args:
+        texts: n prompts with responses that were sampled from the policy.
+        own: makes a context that yields the policy.
+        others: make contexts that yield others with the same tokenizer.
+        batch_tokens, advance: as in `response_logprobs`.
+
+    Returns:
+        (len(others), n) float64, in nats, at least 0.
+    """
+    import torch
+
+    result = np.zeros((len(others), len(texts)))
+    with own() as policy:
+        batches = list(_batches(policy, texts, batch_tokens))
+    for rows in batches:
+        batch = [texts[row] for row in rows]
+        with own() as policy:
+            logprobs, _, mask = _logprobs(policy, batch)
+        for number, other in enumerate(others):
+            with other() as against:
+                kl = (logprobs.exp() * (logprobs - _logprobs(against, batch)[0])).sum(dim=2)
+            result[number, rows] = (kl * mask).sum(dim=1, dtype=torch.float64).cpu().numpy()
+        if advance is not None:
+            advance(len(rows))
+    return np.maximum(result, 0.0)
+
+
 def _batches(language_model: LanguageModel, texts: Sequence[Encoded], batch_tokens: int) -> Iterator[np.ndarray]:
     budget = max(1, min(batch_tokens, _LOGIT_BUDGET // len(language_model.tokenizer)))
     return length_batches([len(prompt) + len(response) for prompt, response in texts], batch_tokens=budget)

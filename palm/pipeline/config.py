@@ -376,6 +376,20 @@ def read_config(path: str | Path, overrides: Sequence[str], kind: type[Kind]) ->
     return built
 
 
+def config_of(sections: dict[str, Any], where: str) -> Config:
+    """The configuration that a run's manifests have, section by section; what they leave out has its default.
+
+    Args:
+        sections: by name, as `as_record` gave them.
+        where: for messages.
+
+    Raises:
+        ConfigError: a key is not known, or a value has the wrong type.
+    """
+    built: Config = _build(Config, sections, "", where)
+    return built
+
+
 def as_record(config: Any) -> Any:
     """A configuration's section as JSON values."""
     return dataclasses.asdict(config)

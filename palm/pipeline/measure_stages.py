@@ -14,7 +14,7 @@ from palm.features.pairs import PairFeatures
 from palm.lm.logprobs import response_kl, response_logprobs
 from palm.lm.sampling import sample_to_folder
 from palm.lm.tokens import encode, encode_prompt
-from palm.pipeline.data_stages import PLANTED, featurise, planted_world, read_base, read_items, read_split_features
+from palm.pipeline.data_stages import PLANTED, base_name, featurise, planted_world, read_base, read_items, read_split_features
 from palm.pipeline.fit_stage import read_main_model, read_method
 from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import read_plan, read_policies
@@ -75,7 +75,8 @@ def _measure_policies(
     if not names:
         return {}, {}
     base = read_base(context)
-    members = Members(base, {name: context.inputs["train"] / name for name in names})
+    adapters = {name: context.inputs["train"] / name for name in names}
+    members = Members(base, adapters, base_model=base_name(context.inputs["base"]))
     measured: dict[str, Measured] = {}
     texts: dict[str, list[list[Text]]] = {}
     pool = config.candidates.source == POOL
@@ -115,13 +116,13 @@ def _measure_policies(
             ]
             kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
             texts[name] = [[sample.text for sample in row] for row in samples]
-        basis = _score(context, name, candidates.prompts, texts[name])
+        basis = score_responses(context, name, candidates.prompts, texts[name])
         measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=log_ratio)
     members.close()
     return measured, texts
 
 
-def _score(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
+def score_responses(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
     """Basis rewards of a policy's texts, prompt after prompt."""
     folder = context.folder / f".writing-features-{name}"
     texts = [(prompt, response) for prompt, row in zip(prompts, responses, strict=True) for response in row]

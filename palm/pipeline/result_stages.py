@@ -1,6 +1,7 @@
 """Stages route and report: the portfolio as it is served, and what a person reads."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from palm.evaluation.report import write_report
 from palm.pipeline.card import portfolio_card
 from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
 from palm.pipeline.fit_stage import read_main_model
-from palm.pipeline.measure_stages import read_measured
+from palm.pipeline.measure_stages import read_measured, read_results
 from palm.pipeline.plan_stages import POOL, read_candidates, read_tensor
+from palm.pipeline.policy_card import policy_card
 from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context
@@ -35,6 +37,7 @@ def run_route(context: Context) -> None:
     router.save_pretrained(folder)
     for name in portfolio.ids:
         shutil.copytree(context.inputs["train"] / name, folder / "policies" / name, dirs_exist_ok=True)
+    _write_policy_cards(context, portfolio, folder)
     if context.config.base.model == SCRATCH:
         shutil.copytree(context.inputs["base"] / "model", folder / "base", dirs_exist_ok=True)
     write_text(folder / "README.md", portfolio_card(portfolio))
@@ -54,6 +57,16 @@ def run_route(context: Context) -> None:
             }
     write_json(context.folder / "routes.json", table)
     write_json(context.folder / "served.json", _served(context, users))
+
+
+def _write_policy_cards(context: Context, portfolio: Portfolio, folder: Path) -> None:
+    """A README.md beside each adapter."""
+    base = "base" if context.config.base.model == SCRATCH else context.config.base.model
+    planned = {row["id"]: row["planned_utility"] for row in read_results(context.inputs["measure"])["members"]}
+    for name in portfolio.ids:
+        adapter, measured = folder / "policies" / name, read_measured(context.inputs["measure"], name)
+        card = policy_card(portfolio, name, adapter, base=base, measured=measured, planned=planned.get(name), seed=context.seed)
+        write_text(adapter / "README.md", card)
 
 
 def _served(context: Context, users: dict[str, UserWeights]) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from palm.artifacts import ArtifactError, read_arrays, read_json, write_json
 from palm.lm.load import LanguageModel
@@ -14,12 +16,24 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RANKS = (8, 16, 32, 64)
 
+_VARIANT = "a variant whose change is no plain low-rank sum; adapters could not be merged exactly, and vLLM does not load it"
 _REFUSED = {
     "use_dora": "its weights are not a sum of low-rank updates, so adapters could not be merged exactly",
     "use_rslora": "its scaling differs from the one that exact merging and vLLM assume",
     "lora_bias": "vLLM refuses adapters with biases",
     "modules_to_save": "whole modules in an adapter cannot be merged, and vLLM refuses them",
+    "trainable_token_indices": "rows of the embedding in an adapter cannot be merged exactly, and vLLM refuses them",
+    "use_qalora": _VARIANT,
+    "use_bdlora": _VARIANT,
+    "arrow_config": _VARIANT,
+    "kasa_config": _VARIANT,
+    "monteclora_config": _VARIANT,
+    "alora_invocation_tokens": _VARIANT,
+    "layer_replication": "it makes another base model, which members do not share",
+    "target_parameters": "changes of bare parameters are no LoRA layers, and vLLM does not load them",
 }
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that take something off the base model's weights
+_PICKLED = "adapter_model.bin"
 
 
 def lora_config(options: Mapping[str, Any]) -> Any:
@@ -43,6 +57,15 @@ def lora_config(options: Mapping[str, Any]) -> Any:
             raise ValueError(f"lora.{name}: expected it not to be set, got {value!r}: {_REFUSED[name]}")
     if options.get("bias", "none") != "none":
         raise ValueError(f"lora.bias: expected 'none', got {options['bias']!r}: vLLM refuses adapters with biases")
+    start = options.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise ValueError(
+            f"lora.init_lora_weights: expected one that leaves the base model as it is, got {start!r}: the adapter would fit "
+            "only a base changed in the same way, which members do not share"
+        )
+    for name in ("rank_pattern", "alpha_pattern"):
+        if options.get(name):
+            raise ValueError(f"lora.{name}: expected nothing, got {options[name]!r}: soups want one rank and scale")
     rank = options.get("r", 8)
     if rank not in RANKS:
         raise ValueError(f"lora.r: expected one of {', '.join(map(str, RANKS))} (what vLLM serves), got {rank!r}")
@@ -92,17 +115,36 @@ def load_into(model: Any, folder: Path) -> None:
         raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")
 
 
-def check_adapter(folder: Path) -> None:
-    """See that an adapter is complete and plain.
+def check_adapter(folder: Path, *, base_model: str | None = None) -> None:
+    """See that an adapter is complete and plain, and for the base model that it is to be used with.
+
+    Args:
+        folder: of the adapter.
+        base_model: id that it must have recorded; None for any.
 
     Raises:
-        ArtifactError: a file is missing, truncated, or holds what palm does not serve.
+        ArtifactError: a file is missing, truncated, or holds what palm does not serve; or the adapter is for another base.
     """
     config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or config.get("peft_type", "LORA") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise ArtifactError(f"{folder / CONFIG}: peft_type: expected 'LORA', got {kind!r}")
     for name, reason in _REFUSED.items():
         if config.get(name):
             raise ArtifactError(f"{folder / CONFIG}: {name} is set: {reason}")
-    read_arrays(folder / WEIGHTS)
+    if config.get("bias", "none") != "none":
+        raise ArtifactError(f"{folder / CONFIG}: bias is {config['bias']!r}: {_REFUSED['lora_bias']}")
+    recorded = config.get("base_model_name_or_path")
+    if base_model is not None and recorded != base_model:
+        raise ArtifactError(
+            f"{folder / CONFIG}: base_model_name_or_path: expected {base_model!r}, which it is loaded on, got {recorded!r}: "
+            "an adapter changes the weights it was trained on and no others"
+        )
+    if (folder / _PICKLED).exists() and not (folder / WEIGHTS).exists():
+        raise ArtifactError(f"{folder / _PICKLED}: expected {WEIGHTS}: a pickle can run code when it is read, palm never does")
+    for name, array in read_arrays(folder / WEIGHTS).items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ArtifactError(f"{folder / WEIGHTS}: {name}: expected finite numbers, got others: its training diverged")
 
 
 def is_complete(folder: Path) -> bool:
@@ -117,15 +159,16 @@ def is_complete(folder: Path) -> bool:
 class Members:
     """A base model with the adapters of several policies, one of them active at a time."""
 
-    def __init__(self, language_model: LanguageModel, adapters: Mapping[str, Path]) -> None:
+    def __init__(self, language_model: LanguageModel, adapters: Mapping[str, Path], *, base_model: str | None = None) -> None:
         """Load adapters onto a base model.
 
         Args:
             language_model: the base; its modules carry the adapters until `close`.
             adapters: folder of each adapter by id, at least one.
+            base_model: the base's id, which every adapter must have recorded; None takes any.
 
         Raises:
-            ArtifactError: an adapter is incomplete or not plain LoRA.
+            ArtifactError: an adapter is incomplete, not plain LoRA, or for another base.
             ValueError: there are no adapters.
         """
         from peft import PeftModel
@@ -133,7 +176,7 @@ class Members:
         if not adapters:
             raise ValueError("adapters: expected at least one, got none")
         for folder in adapters.values():
-            check_adapter(folder)
+            check_adapter(folder, base_model=base_model)
         (first, folder), *others = adapters.items()
         self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=_key(first))
         for name, folder in others:
@@ -147,6 +190,36 @@ class Members:
         """The base model with one adapter active."""
         self._peft.set_adapter(_key(name), inference_mode=True)
         yield LanguageModel(self._peft, self._base.tokenizer, f"{self._base.source}+{name}")
+
+    @contextlib.contextmanager
+    def reference(self) -> Iterator[LanguageModel]:
+        """The base model with no adapter active."""
+        with self._peft.disable_adapter():
+            yield LanguageModel(self._peft, self._base.tokenizer, self._base.source)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self._base.tokenizer
+
+    @property
+    def device(self) -> Any:
+        """Where the model is."""
+        return self._base.device
+
+    @property
+    def end_ids(self) -> list[int]:
+        """Tokens that end a response."""
+        return self._base.end_ids
+
+    def names_of(self, ids: Sequence[str | None]) -> list[str]:
+        """PEFT's names of adapters for a batch's rows, None for the base alone."""
+        return ["__base__" if name is None else _key(name) for name in ids]
+
+    def forward(self, adapters: list[str], **inputs: Any) -> Any:
+        """One forward pass whose rows go through different adapters; see `names_of`."""
+        self._peft.enable_adapter_layers()
+        return self._peft(adapter_names=adapters, **inputs)
 
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the base alone."""

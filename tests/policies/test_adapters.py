@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palm.artifacts import ArtifactError
+from palm.artifacts import ArtifactError, read_arrays, write_arrays
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import CONFIG, WEIGHTS, Members, check_adapter, is_complete, lora_config, publish_adapter
@@ -31,6 +31,13 @@ def trained(task: Any, language_model: LanguageModel, tmp_path_factory: pytest.T
         ({"lora_bias": True}, r"lora\.lora_bias: expected it not to be set, got True: vLLM refuses adapters with biases"),
         ({"modules_to_save": ["lm_head"]}, r"lora\.modules_to_save: expected it not to be set"),
         ({"bias": "all"}, r"lora\.bias: expected 'none', got 'all'"),
+        ({"init_lora_weights": "pissa_niter_4"}, r"lora\.init_lora_weights: expected one that leaves the base model as it is"),
+        (
+            {"rank_pattern": {"q_proj": 4}},
+            r"lora\.rank_pattern: expected nothing, got \{'q_proj': 4\}: soups want one rank and scale",
+        ),
+        ({"use_qalora": True}, r"lora\.use_qalora: expected it not to be set, got True: a variant"),
+        ({"target_parameters": ["mlp.experts.weight"]}, r"lora\.target_parameters: expected it not to be set"),
     ],
 )
 def test_what_could_not_be_served_is_refused(options: dict[str, Any], message: str) -> None:
@@ -115,3 +122,43 @@ def test_members_need_complete_adapters(trained: Path, tmp_path: Path, language_
         Members(language_model, {})
     with pytest.raises(ArtifactError, match=r"adapter_config\.json: no such file"):
         Members(language_model, {"one": trained / "one", "two": tmp_path})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "IA3"}, "peft_type: expected 'LORA', got 'IA3'"),
+        ({"bias": "lora_only"}, "bias is 'lora_only': vLLM refuses adapters with biases"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save is set: whole modules in an adapter cannot be merged"),
+        ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens is set: a variant"),
+    ],
+)
+def test_adapters_from_elsewhere_that_are_not_plain(trained: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    shutil.copytree(trained / "one", tmp_path / "one")
+    config = json.loads((tmp_path / "one" / CONFIG).read_text())
+    (tmp_path / "one" / CONFIG).write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ArtifactError, match=message):
+        check_adapter(tmp_path / "one")
+
+
+def test_an_adapter_for_another_base_is_not_loaded(trained: Path, language_model: LanguageModel) -> None:
+    check_adapter(trained / "one", base_model="tiny-base")
+    message = "base_model_name_or_path: expected 'other-base', which it is loaded on, got 'tiny-base'"
+    with pytest.raises(ArtifactError, match=message):
+        check_adapter(trained / "one", base_model="other-base")
+    with pytest.raises(ArtifactError, match=message):
+        Members(language_model, {"one": trained / "one"}, base_model="other-base")
+    assert not any("lora" in name for name, _ in language_model.model.named_parameters())
+
+
+def test_pickles_and_diverged_adapters_are_refused(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "one"
+    shutil.copytree(trained / "one", folder)
+    arrays = read_arrays(folder / WEIGHTS)
+    name = sorted(arrays)[0]
+    write_arrays(folder / WEIGHTS, {**arrays, name: np.full_like(arrays[name], np.nan)})
+    with pytest.raises(ArtifactError, match="expected finite numbers, got others: its training diverged"):
+        check_adapter(folder)
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(ArtifactError, match=r"adapter_model\.bin: expected adapter_model\.safetensors: a pickle can run code"):
+        check_adapter(folder)

@@ -1,0 +1,95 @@
+"""palm.pipeline.baselines and its script, on the tiny run."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from palm.evaluation.best_of import best_of
+from palm.pipeline.baselines import compare_baselines
+from palm.pipeline.finished import FinishedRun
+from palm.pipeline.plan_stages import oracle_for
+from palm.pipeline.runner import PipelineError
+from palm.policies.adapters import check_adapter
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_baselines.py"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run: Any, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    folder = tmp_path_factory.mktemp("baselines") / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    return FinishedRun.read(folder)
+
+
+@pytest.fixture(scope="module")
+def found(run: FinishedRun) -> dict[str, Any]:
+    return compare_baselines(run, weights=3, most=4)
+
+
+def test_every_family_is_measured_on_the_same_weights(run: FinishedRun, found: dict[str, Any]) -> None:
+    names = [row["baseline"] for row in found["rows"]]
+    assert names[0] == "portfolio"
+    assert {"basis members", "rewarded soup", "decoding (MOD)"} <= set(names)
+    assert any(name.startswith("best of ") for name in names)
+    weights = np.array(found["weights"])
+    assert weights.shape == (3, 2)
+    np.testing.assert_allclose(weights[0], run.portfolio.certificate.worst_weight)
+    np.testing.assert_allclose(found["optimum"], oracle_for(run.tensor, run.portfolio.kl).optimum(weights))
+    assert [row["adapters"] for row in found["rows"] if row["baseline"] in ("basis members", "rewarded soup")] == [2, 2]
+
+
+def test_numbers_are_utilities(run: FinishedRun, found: dict[str, Any]) -> None:
+    weights = np.array(found["weights"])
+    base = np.array(found["reference"])
+    rows = {row["baseline"].split(" of ")[0]: row for row in found["rows"]}
+    served = run.portfolio.served(weights)
+    assert rows["portfolio"]["gain"]["mean"] == pytest.approx((served - base).mean(), abs=1e-9)
+    assert rows["portfolio"]["less_than_portfolio"]["mean"] == 0
+    n = int(next(row["baseline"] for row in found["rows"] if row["baseline"].startswith("best of")).split()[-1])
+    utility = [best_of(run.tensor, weight, n).utility(weight, run.portfolio.kl).mean for weight in weights]
+    assert rows["best"]["gain"]["mean"] == pytest.approx((np.array(utility) - base).mean(), abs=1e-9)
+    for row in found["rows"]:
+        less = rows["portfolio"]["gain"]["mean"] - row["gain"]["mean"]
+        assert row["less_than_portfolio"]["mean"] == pytest.approx(less, abs=1e-9)
+        assert row["share_of_gain"] == pytest.approx(row["gain"]["mean"] / (np.array(found["optimum"]) - base).mean(), abs=1e-4)
+        assert row["kl"] >= 0
+
+
+def test_adapters_are_kept_and_not_trained_again(run: FinishedRun, found: dict[str, Any]) -> None:
+    (adapters,) = (run.folder / "evaluation" / "baselines").glob("*/adapters")
+    made = sorted(path.name for path in adapters.iterdir() if path.is_dir() and not path.name.startswith("."))
+    assert set(made) <= {"basis-0", "basis-1"}
+    for name in made:
+        check_adapter(adapters / name, base_model="tiny-base")
+    stamps = [(adapters / name / "adapter_model.safetensors").stat().st_mtime_ns for name in made]
+    again = compare_baselines(FinishedRun.read(run.folder), weights=3, families=["basis"])
+    assert stamps == [(adapters / name / "adapter_model.safetensors").stat().st_mtime_ns for name in made]
+    expected = next(row for row in found["rows"] if row["baseline"] == "basis members")
+    assert again["rows"][1] == expected
+
+
+def test_the_script_prints_a_table_and_a_record(run: FinishedRun) -> None:
+    command = [sys.executable, str(SCRIPT), str(run.folder), "--families", "best-of-n", "--weights", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert [row["adapters"] for row in record["rows"]] == [len(run.portfolio), 0]
+    wrong = subprocess.run([*command, "--families", "magic"], capture_output=True, text=True, timeout=120, check=False)
+    assert wrong.returncode == 2
+    assert "families: expected names out of singles" in wrong.stderr
+
+
+def test_what_cannot_be_compared(run: FinishedRun) -> None:
+    with pytest.raises(ValueError, match="weights: expected at least 1, got 0"):
+        compare_baselines(run, weights=0)
+    from dataclasses import replace
+
+    pool = FinishedRun(run.folder, replace(run.config, candidates=replace(run.config.candidates, source="pool")))
+    with pytest.raises(PipelineError, match="expected a run with trained policies and sampled candidates"):
+        compare_baselines(pool)
