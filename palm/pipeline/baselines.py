@@ -35,12 +35,13 @@ from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun, on_prompts
 from palm.pipeline.measure_stages import score_responses
 from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
-from palm.pipeline.policy_stages import training_options
+from palm.pipeline.policy_stages import basis_of, training_options
 from palm.pipeline.runner import Context, PipelineError
 from palm.policies.adapters import Members
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.decoding import sample_mixture
 from palm.policies.soups import write_soup
+from palm.policies.options import ONLINE
 from palm.policies.train import Member, train_members
 from palm.portfolio import plan_portfolio
 from palm.progress import Track, silent
@@ -260,6 +261,7 @@ def _train(setting: Setting, weights: dict[str, np.ndarray]) -> dict[str, Path]:
             base_model=base_name(run.folder / "base"),
             options=options,
             seed=derive_seed(run.config.seed, "train"),
+            basis=basis_of(context) if options.objective in ONLINE else None,
             track=context.track,
         )
     return {name: folder / name for name in weights}

@@ -57,6 +57,7 @@ class FinishedRun:
         sections: dict[str, Any] = {
             _SECTIONS.get(name, name): manifest.config for name, manifest in manifests.items() if name not in ("score", "measure")
         }
+        sections["train"] = sections["train"].get("train", sections["train"])  # online objectives depend on the features, too
         sections |= {"measure": manifests["measure"].config["measure"], "seed": manifests["measure"].seed, "output": str(folder)}
         return cls(folder, config_of(sections, str(folder)))
 

@@ -54,7 +54,7 @@ def read_policies(context: Context) -> dict[str, np.ndarray]:
     return {name: weight for each in portfolios for name, weight in zip(each.ids, each.weights, strict=True)}
 
 
-def _basis(context: Context) -> Basis:
+def basis_of(context: Context) -> Basis:
     """Basis rewards of new texts, as the plan's were computed; what gives features is loaded once."""
     model, featurised = read_main_model(context), text_features(context)
     return lambda texts: model.basis(FeatureArray([featurised(list(texts))]))
@@ -92,7 +92,7 @@ def train_in_process(context: Context, only: Collection[str] | None = None) -> d
         base_model=base_name(context.inputs["base"]),
         options=options,
         seed=context.seed,
-        basis=_basis(context) if options.objective in ONLINE else None,
+        basis=basis_of(context) if options.objective in ONLINE else None,
         track=context.track,
         reload=lambda: read_base(context),
         only=only,
