@@ -40,8 +40,8 @@ from palm.pipeline.runner import Context, PipelineError
 from palm.policies.adapters import Members
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.decoding import sample_mixture
-from palm.policies.soups import write_soup
 from palm.policies.options import ONLINE
+from palm.policies.soups import write_soup
 from palm.policies.train import Member, train_members
 from palm.portfolio import plan_portfolio
 from palm.progress import Track, silent
