@@ -122,6 +122,8 @@ def test_command(command: str, checkout: Path) -> None:
     if command.startswith("accelerate launch"):  # the stage again, by two processes
         stage = "embed" if "embed.py" in command else "train"
         shutil.rmtree(checkout / "runs/my" / stage)
+    if command.startswith(("palm train", "palm jobs")):
+        shutil.rmtree(checkout / "runs/my/train")
     done = run(command, checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     expected = {
@@ -134,6 +136,8 @@ def test_command(command: str, checkout: Path) -> None:
         "palm diff": "origin: planned -> measured",
         "palm evaluate": "written: runs/planted/evaluation",
         "palm plan --help": "certify",
+        "palm train": "train: runs/my/train",
+        "palm jobs": "sbatch members.slurm",
         "accelerate launch": " s\n",  # the time that the stage took
     }
     known = [text for start, text in expected.items() if command.startswith(start)]

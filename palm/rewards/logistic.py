@@ -78,6 +78,15 @@ class Standardised:
         """(d, K): transpose of `scores` applied to (n, K) numbers."""
         return self.gather(_scatter(per_pair, self.first, self.second, self.rows))
 
+    def largest_moment(self, *, rounds: int = 8) -> float:
+        """Largest second moment of the pairs' differences along any direction, by power iteration from a fixed beginning."""
+        direction, moment = np.random.default_rng(0).standard_normal((len(self.scale), 1)), 0.0
+        for _ in range(rounds if len(self.pairs) else 0):
+            direction /= max(float(np.linalg.norm(direction)), 1e-300)
+            direction = self.gradient(self.scores(direction)) / len(self.pairs)
+            moment = float(np.linalg.norm(direction))
+        return moment
+
 
 def column_scales(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
     """(d,) mean and standard deviation of every column over the texts; the deviation of a constant column is infinity.

@@ -23,7 +23,7 @@ from palm.rewards.folds import Fold, choose_penalty, known_or_prior, search_pena
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.mixture import Mixture, learn_mixture
-from palm.rewards.simplex_users import Population, infer_weights, learn_population
+from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_around
 from palm.rewards.users import UserWeights
 from palm.rewards.weighted import SimplexModel
 from palm.threads import one_scipy_thread
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 
 _NO_PRIOR = 1e-3  # pseudo-observations: hardly any
+_USUAL_MOMENT = 3.0  # of pairs of items by identity, or of TF-IDF features, for which the penalties are made
+_SHARES = (1.0, 0.5, 0.25, 0.1)  # of the population's spread that a prior may have
 _FOLDS = 3  # of five are held out in turn to choose the personal penalty
 
 
@@ -101,11 +103,13 @@ class LoRe:
             population = fit_population(data, penalty)
             personal = self.personal_penalty
             losses: dict[str, float] = {}
+            share = 1.0
             if personal is None:
-                personal, losses = self._choose_personal(folds[:_FOLDS], len(data.pairs.ids), penalty, seed)
+                personal, share, losses = self._choose_personal(folds[:_FOLDS], len(data.pairs.ids), penalty, seed)
             directions = self._alternate(data, population, personal, seed)
         details = {"penalty": penalty, "personal_penalty": None if not np.isfinite(personal) else personal, "held_out_loss": losses}
-        prior: Population | Mixture = self._population(data, directions)[0]
+        prior: Population | Mixture = _narrowed(self._population(data, directions)[0], share)
+        details["prior_spread"] = share
         if self.kinds > 1:
             scores, pairs = data.scores(directions), data.pairs
             prior = learn_mixture(scores, pairs.code, len(pairs.ids), self.kinds, concentration=self.concentration, seed=seed)
@@ -119,41 +123,69 @@ class LoRe:
             model = self._finish(data, directions, Population.flat(directions.shape[1], _NO_PRIOR), {"preset": self.preset})
         return replace(model, seen=replace(model.seen, mean=weights))
 
-    def _choose_personal(self, folds: list[Fold], users: int, penalty: float, seed: int) -> tuple[float, dict[str, float]]:
-        """The personal penalty with the least loss on held-out pairs; infinity if none helps.
+    def _choose_personal(self, folds: list[Fold], users: int, penalty: float, seed: int) -> tuple[float, float, dict[str, float]]:
+        """The personal penalty with the least loss on held-out pairs, infinity if none helps, and the prior's share of the spread.
+
+        Bases were fitted to the very pairs that the population's spread is learned from, and pairs of the same texts repeat each
+        other: both make users look more different than they are to the bases. What share of that spread serves held-out pairs best
+        is chosen with the penalty.
 
         Each penalty's fit begins where the last, stronger one's ended, the first at the spectral beginning: on planted worlds and
         on Jester that chose the penalty that the best of several beginnings chose.
         """
         if self.rank == 1 or users < 2 or not folds:
-            return np.inf, {}
+            return np.inf, 1.0, {}
         populations = [fit_population(fold.train, penalty) for fold in folds]
         held_out = sum(len(fold.test.pairs) for fold in folds)
         found: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(folds)  # bases and weights at the last penalty
+        share = {np.inf: 1.0}
 
         def loss(personal: float) -> float:
             if not np.isfinite(personal):
                 plain = zip(folds, populations, strict=True)
                 return sum(float(log_loss(fold.test.scores(one[:, None])[:, 0]).sum()) for fold, one in plain) / held_out
-            total = 0.0
+            totals = np.zeros(len(_SHARES))
             for number, (fold, population) in enumerate(zip(folds, populations, strict=True)):
                 begin = found[number] or self._begin(fold.train, population, np.random.default_rng(seed))
                 directions, weights, _ = self._descend(fold.train, *begin, population, personal, rounds=self.rounds, tolerance=1e-3)
                 found[number] = directions, weights
-                total += self._held_out_loss(fold, directions)
-            return total / held_out
+                totals += self._held_out_losses(fold, directions)
+            share[personal] = _SHARES[int(totals.argmin())]
+            return float(totals.min()) / held_out
 
-        return search_penalties((np.inf, *self.personal_penalties), loss)
+        best, losses = search_penalties((np.inf, *self._stronger(folds[0].train), *self.personal_penalties), loss)
+        return best, share[best], losses
 
-    def _held_out_loss(self, fold: Fold, directions: np.ndarray) -> float:
-        """Log-loss, summed over test pairs, of bases that the training pairs gave and weights from them or from the context."""
-        prior, known = self._population(fold.train, directions)
-        source, ids = fold.train, fold.train.pairs.ids
-        if fold.context is not None:
-            source, ids = fold.context, fold.context.pairs.ids
-            known = infer_weights(source.scores(directions), source.pairs.code, len(ids), prior)[0]
-        weights = known_or_prior(fold.test.pairs.user, ids, known, prior.mean)
-        return float(log_loss((fold.test.scores(directions) * weights).sum(axis=1)).sum())
+    def _stronger(self, data: Standardised) -> list[float]:
+        """Ten, a hundred times the strongest penalty, where columns move together so much that it would hardly shrink anything.
+
+        A ridge shrinks a direction by how its penalty compares with the pairs' second moment along it: about 3 in every direction
+        for items by identity or TF-IDF, tens and hundreds along the first directions of hidden states.
+        """
+        strongest, factor = max(self.personal_penalties), 10.0
+        most = data.largest_moment() / _USUAL_MOMENT
+        stronger = []
+        while factor <= most:
+            stronger.append(strongest * factor)
+            factor *= 10.0
+        return stronger
+
+    def _held_out_losses(self, fold: Fold, directions: np.ndarray) -> np.ndarray:
+        """Log-loss, summed over test pairs, of bases that the training pairs gave, by the prior's share of the spread.
+
+        Weights are from the training pairs or, where users are held out, from the context.
+        """
+        whole = self._population(fold.train, directions)[0]
+        source = fold.train if fold.context is None else fold.context
+        ids, scores, tested = source.pairs.ids, source.scores(directions), fold.test.scores(directions)
+        losses = []
+        known = None
+        for share in _SHARES:
+            prior = _narrowed(whole, share)
+            known = infer_weights(scores, source.pairs.code, len(ids), prior, start=known, tolerance=1e-6)[0]
+            weights = known_or_prior(fold.test.pairs.user, ids, known, prior.mean)
+            losses.append(float(log_loss((tested * weights).sum(axis=1)).sum()))
+        return np.array(losses)
 
     def _population(self, data: Standardised, directions: np.ndarray) -> tuple[Population, np.ndarray]:
         """The prior of a user's weight, and the users' own weights under it."""
@@ -214,6 +246,13 @@ class LoRe:
             details={"rank": bases, **details, "pairs": len(data.pairs), "users": len(data.pairs.ids)},
         )
         return _with_users(model, data.pairs)
+
+
+def _narrowed(population: Population, share: float) -> Population:
+    """The population with a share of its covariance."""
+    if share == 1.0 or len(population.mean) == 1:
+        return population
+    return population_around(population.mean, population.covariance * share, population.concentration)
 
 
 def _spectral_weights(data: Standardised, population: np.ndarray, rank: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,9 @@ from scipy.linalg import subspace_angles
 
 from palm.evaluation import accuracy, compare
 from palm.features.pairs import PairFeatures
+from palm.features.store import FeatureArray
 from palm.rewards import BradleyTerry, LoRe
+from palm.rewards.logistic import Standardised
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +135,42 @@ def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
 def test_options_that_would_fail_late_or_be_ignored_are_refused(small, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         LoRe(rank=2, **options).fit(small.seen)
+
+
+def test_the_largest_moment_is_the_pairs_first_eigenvalue():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 12))
+    pairs = PairFeatures.from_items(
+        np.repeat(["a", "b"], 100), FeatureArray([features]), rng.integers(0, 30, 200), rng.integers(30, 60, 200)
+    )
+    data = Standardised.of(pairs)
+    difference = (features[pairs.chosen_row] - features[pairs.rejected_row]) / data.scale
+    wanted = np.linalg.eigvalsh(difference.T @ difference / len(pairs)).max()
+    assert data.largest_moment(rounds=200) == pytest.approx(wanted, rel=1e-4)
+    assert data.largest_moment() == pytest.approx(wanted, rel=0.1)
+
+
+def test_tastes_are_found_in_features_that_move_together():
+    """Hidden states are like this. With penalties made for independent columns nothing personal was found."""
+    rng = np.random.default_rng(1)
+    items, users, width = 80, 120, 64
+    latent = rng.normal(size=(items, 4)) * [3.0, 1.0, 1.0, 1.0]
+    features = latent @ rng.normal(size=(4, width)) + 0.3 * rng.normal(size=(items, width))
+    tastes = rng.normal(size=(users, 4)) * [0.5, 1.0, 1.0, 1.0]
+    code = np.repeat(np.arange(users), 60)
+    first, second = rng.integers(items, size=(2, len(code)))
+    second = np.where(first == second, (second + 1) % items, second)
+    margin = ((latent[first] - latent[second]) * tastes[code]).sum(axis=1)
+    wins = rng.random(len(code)) < 1 / (1 + np.exp(-0.4 * margin))
+    chosen, rejected = np.where(wins, first, second), np.where(wins, second, first)
+    late = np.tile(np.arange(60) >= 45, users)
+    names = np.array([f"u{u:03d}" for u in code])
+    made = {
+        part: PairFeatures.from_items(names[rows], FeatureArray([features]), chosen[rows], rejected[rows])
+        for part, rows in (("train", ~late), ("test", late))
+    }
+    model = LoRe(rank=4, penalty=100.0).fit(made["train"])
+    plain = LoRe(rank=4, penalty=100.0, personal_penalty=np.inf).fit(made["train"])
+    right = (model.margin(made["test"], model.seen) > 0).mean()
+    assert max(float(penalty) for penalty in model.details["held_out_loss"] if penalty != "inf") > 1e4
+    assert right > (plain.margin(made["test"], plain.seen) > 0).mean() + 0.1
