@@ -202,6 +202,17 @@ class GibbsOracle:
             results[:, rows] = samples.mean(axis=0), samples.min(axis=0), bias.mean(axis=0), error
         return Diagnostics(*results)
 
+    @property
+    def most_curvature(self) -> np.ndarray:
+        """(K, K) how strongly OPT can bend: E_x r_x r_x' / (4 kl), r_xk basis k's range; see `palm.portfolio.bounds`."""
+        shown = self._present[:, :, None]
+        ranges = np.where(shown, self._rewards, -np.inf).max(axis=1) - np.where(shown, self._rewards, np.inf).min(axis=1)
+        return ranges.T @ ranges / (4 * self.kl * self.prompts)
+
+    def part(self, prompts: np.ndarray) -> "GibbsOracle":
+        """The same oracle on some of the prompts, given by their positions."""
+        return GibbsOracle(self._rewards[prompts], self.kl, mask=self._present[prompts])
+
     def _blocks(self, count: int) -> list[slice]:
         step = max(1, _CHUNK // (self._rewards.shape[0] * self._rewards.shape[1]))
         return [slice(start, min(start + step, count)) for start in range(0, count, step)]

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from palm.portfolio.certify import certify
+from palm.portfolio.cover import Advance
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
+from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import GibbsOracle, Oracle
+from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.portfolio import Portfolio
-from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
+from palm.portfolio.search import cut_search, fixed_size_search
 from palm.portfolio.select import Effort
 
 METHODS = ("cut", "lazy", "grid", "uniform", "random")
