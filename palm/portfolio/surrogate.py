@@ -11,14 +11,14 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from palm.portfolio.pool import Pool
 from palm.simplex import tangent_basis
 
-_LENGTHS = (0.6, 1.0, 1.5)  # the simplex's edges are 1.4 long
+_LENGTHS = (1.0, 1.5)  # the simplex's edges are 1.4 long
 _NUGGET = 1e-7
 
 
 class Surrogate:
     """OPT as a Gaussian process with a squared exponential kernel, given OPT and its gradient at n solved weights.
 
-    The kernel's length is the likeliest of three. O((n K)^3).
+    The kernel's length is the likeliest of two. O((n K)^3).
     """
 
     def __init__(self, pool: Pool) -> None:
