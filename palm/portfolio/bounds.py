@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from palm.portfolio.corners import upper_bound
+from palm.portfolio.corners import hull_height, lower_hull
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import Pool
 
@@ -46,22 +46,21 @@ def bound_between(oracle: Oracle, pool: Pool, weights: np.ndarray) -> np.ndarray
     """
     optima = pool.optimum + oracle.slack
     bases = pool.weights.shape[1]
+    chords = lower_hull(pool.weights, optima)
     if not isinstance(oracle, SmoothOracle) or not 1 < bases <= _MOST_BASES:
-        return upper_bound(weights, pool.weights, optima)
-    curvature = oracle.most_curvature
-    elsewhere = np.unique(np.round(np.vstack([weights, _moved(pool.weights)]), 12), axis=0)
-    elsewhere /= elsewhere.sum(axis=1, keepdims=True)
-    bowl = bowls(elsewhere, pool, curvature) + oracle.slack
-    helps = bowl < upper_bound(elsewhere, pool.weights, optima) - 1e-12
-    if not helps.any():
-        return upper_bound(weights, pool.weights, optima)
-    return upper_bound(weights, np.vstack([pool.weights, elsewhere[helps]]), np.append(optima, bowl[helps]))
+        return hull_height(weights, chords)
+    elsewhere = np.vstack([weights, _moved(pool.weights)])
+    bowl = bowls(elsewhere, pool, oracle.most_curvature) + oracle.slack
+    helps = bowl < hull_height(elsewhere, chords) - 1e-12
+    if helps.any():
+        chords = lower_hull(np.vstack([pool.weights, elsewhere[helps]]), np.append(optima, bowl[helps]))
+    return hull_height(weights, chords)
 
 
 def bowls(weights: np.ndarray, pool: Pool, curvature: np.ndarray) -> np.ndarray:
     """(M,) height of the lowest bowl at (M, K) weights."""
-    apart = weights[:, None, :] - pool.weights
-    bend = np.einsum("mnk,kl,mnl->mn", np.abs(apart), curvature, np.abs(apart))
+    apart = np.abs(weights[:, None, :] - pool.weights)
+    bend = ((apart @ curvature) * apart).sum(axis=2)
     tangent = weights @ pool.value.T - pool.cost  # OPT_i + J_i.(w - w_i), since OPT_i = w_i.J_i - C_i
     lowest: np.ndarray = (tangent + 0.5 * bend).min(axis=1)
     return lowest

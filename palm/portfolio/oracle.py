@@ -9,6 +9,7 @@ learning: T. Korbak et al., "RL with KL penalties is better viewed as Bayesian i
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -135,7 +136,7 @@ class GibbsOracle:
         """K."""
         return self._rewards.shape[2]
 
-    @property
+    @cached_property
     def reference(self) -> np.ndarray:
         """(K,) mean reward of the candidates, averaged over prompts."""
         return (self._rewards.sum(axis=1) / self._counts[:, None]).mean(axis=0)
@@ -202,7 +203,7 @@ class GibbsOracle:
             results[:, rows] = samples.mean(axis=0), samples.min(axis=0), bias.mean(axis=0), error
         return Diagnostics(*results)
 
-    @property
+    @cached_property
     def most_curvature(self) -> np.ndarray:
         """(K, K) how strongly OPT can bend: E_x r_x r_x' / (4 kl), r_xk basis k's range; see `palm.portfolio.bounds`."""
         shown = self._present[:, :, None]

@@ -14,7 +14,7 @@ from palm.portfolio.surrogate import Surrogate
 
 _SHARES = (0.6, 0.5)  # of the tolerance that a policy may lack half-way to the next, as a scheme begins; chords lack as much again
 _MARGIN = 0.995  # of the tolerance that a scheme must reach, for what the surrogate gets wrong
-_MOVES = 25  # of all weights of a scheme, between additions
+_MOVES = (25, 8)  # of all weights of a scheme: at first, and after an addition
 _STEP = 0.3
 _NET = 250  # weights that a scheme begins on
 _MOST_BASES = 5  # beyond, so few weights are no net
@@ -97,18 +97,18 @@ class Scheme:
         same = np.asarray(((of[None, :, :] <= 1e-9) | (at[:, None, :] > 1e-9)).all(axis=2))
         if isinstance(self._oracle, SmoothOracle):
             apart = np.abs(at[:, None, :] - of[None, :, :])
-            bend = 0.5 * np.einsum("mnk,kl,mnl->mn", apart, self._oracle.most_curvature, apart, optimize=True)
+            bend = 0.5 * ((apart @ self._oracle.most_curvature) * apart).sum(axis=2)
             same |= bend <= 0.5 * (self._epsilon * optimum + self._delta)[:, None]
         return same
 
     def _completed(self, surrogate: Surrogate, pool: Pool, weights: np.ndarray) -> Pool:
         """The pool as it would be with these weights, moved and added to until the proof is complete, less what it could spare."""
         wanted = self._epsilon * _MARGIN
-        gap, worst, weights = self._relaxed(surrogate, pool, weights)
+        gap, worst, weights = self._relaxed(surrogate, pool, weights, _MOVES[0])
         while gap > wanted and len(pool) + len(weights) < 2 * _MOST_SOLVES:
             if np.abs(np.vstack([pool.weights, weights]) - worst).max(axis=1).min() < 1e-9:
                 break
-            gap, worst, weights = self._relaxed(surrogate, pool, np.vstack([weights, worst]))
+            gap, worst, weights = self._relaxed(surrogate, pool, np.vstack([weights, worst]), _MOVES[1])
         guess = _together(pool, _imagined(surrogate, weights))
         for row in range(len(guess) - 1, len(pool) - 1, -1):
             fewer = _without(guess, row)
@@ -116,13 +116,13 @@ class Scheme:
                 guess = fewer
         return guess
 
-    def _relaxed(self, surrogate: Surrogate, pool: Pool, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    def _relaxed(self, surrogate: Surrogate, pool: Pool, weights: np.ndarray, moves: int) -> tuple[float, np.ndarray, np.ndarray]:
         """Gap, worst corner and positions of further weights, each moved towards the corners of its cell that lack most.
 
         A weight stays on its face of the simplex.
         """
         best: tuple[float, np.ndarray, np.ndarray] = (np.inf, weights, weights)
-        for _ in range(_MOVES):
+        for _ in range(moves):
             guess = _together(pool, _imagined(surrogate, weights))
             corners = corner_weights(folded(guess.value, guess.cost, self._oracle.reference))
             utility = corners @ guess.value.T - guess.cost
