@@ -8,6 +8,7 @@ from palm.portfolio.certify import folded
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.cover import Advance, Certifier, greedy_search
 from palm.portfolio.grid import grid_of_size
+from palm.portfolio.groups import weights_between
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import ROUNDING, Pool, Tests, covers_of, served_by, solve_all
 from palm.portfolio.select import Effort, cover_within, smallest_cover
@@ -90,7 +91,7 @@ def fixed_size_search(
         oracle: must be cheap if the pool is to grow.
         size: policies to keep, at least 1.
         pool: policies to choose from; by default a uniform grid of about 300.
-        grow: also solve at the corners that are added.
+        grow: also solve at the corners that are added, and between bases if there are more of them than policies.
         tolerance: relative; how much better another choice from the final pool could be at most.
         rounds: after as many, the best portfolio so far is returned.
         effort: of all integer programs together; after that, swapping alone chooses.
@@ -103,6 +104,8 @@ def fixed_size_search(
     tests = Tests(pool.weights, pool.optimum)
     best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
     effort = effort or Effort(FIXED_SIZE_EFFORT)
+    if grow and len(between := weights_between(oracle, size)):
+        pool = pool.joined(oracle, between)
     for _ in range(rounds):
         bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
