@@ -5,6 +5,7 @@
     python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
     python scripts/bench.py fit      # LoRe's fit, against the published full-batch procedure
     python scripts/bench.py rewards  # every reward model on one planted world: accuracy, time, memory
+    python scripts/bench.py plan     # solves, seconds and policies of portfolio plans, against grids and a textbook search
 
 What each compares, and with what, is in scripts/benchmarks/.
 """
@@ -18,6 +19,8 @@ import numpy as np
 from benchmarks.table import print_table
 
 from palm.rewards import METHODS
+
+PLAN_SECTIONS = ("solves", "seconds", "growth", "ols")
 
 
 def main() -> None:
@@ -48,6 +51,15 @@ def main() -> None:
     rewards.add_argument("--bases", type=_at_least(1), default=4, help="planted (default: 4)")
     rewards.add_argument("--methods", nargs="+", choices=METHODS, help="some of them (default: all)")
     rewards.add_argument("--steps", type=_at_least(1), help="of PAL, VPL and VRF (default: their own)")
+    plan = benches.add_parser("plan", help="solves, seconds and policies of portfolio plans, against grids and a textbook search")
+    plan.add_argument("--sections", nargs="+", choices=PLAN_SECTIONS, default=list(PLAN_SECTIONS), help="(default: all)")
+    plan.add_argument("--bases", type=_at_least(2), nargs="+", default=[2, 3, 4], help="K, in solves (default: 2 3 4)")
+    plan.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 0.05, 0.02], help="in solves (default: .1 .05 .02)")
+    plan.add_argument("--tensors", type=_at_least(1), default=5, help="in solves, to take medians over (default: 5)")
+    plan.add_argument("--prompts", type=_at_least(1), default=300, help="P (default: 300)")
+    plan.add_argument("--candidates", type=_at_least(2), default=64, help="N (default: 64)")
+    plan.add_argument("--most-seconds-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
+    plan.add_argument("--select", choices=["milp", "greedy"], default="greedy", help="in seconds (default: greedy)")
     arguments = parser.parse_args()
     rows = _run(arguments)
     print_table(rows)
@@ -72,6 +84,11 @@ def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
         names = ("users", "pairs", "width", "bases", "methods", "steps")
         return bench_rewards(**{name: getattr(arguments, name) for name in names})
+    if arguments.what == "plan":
+        from benchmarks.plan import bench_plan
+
+        names = ("sections", "bases", "epsilons", "tensors", "prompts", "candidates", "most_seconds_bases", "select")
+        return bench_plan(**{name: getattr(arguments, name) for name in names})
     from benchmarks.adapt import bench_adapt
 
     return bench_adapt(pairs=arguments.pairs, bases=arguments.bases, sizes=sorted(arguments.users), loop_users=arguments.loop_users)

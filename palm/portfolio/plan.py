@@ -7,13 +7,16 @@ import numpy as np
 
 from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
+from palm.portfolio.cover import Advance
 from palm.portfolio.gains import GainOracle, check_captured_gain
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
+from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
+from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, check_welfare, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
-from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
+from palm.portfolio.search import cut_search, fixed_size_search
 from palm.portfolio.select import Effort
 from palm.rewards.users import UserWeights
 
