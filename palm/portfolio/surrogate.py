@@ -11,8 +11,8 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from palm.portfolio.pool import Pool
 from palm.simplex import tangent_basis
 
-_LENGTHS = (1.0, 1.5)  # the simplex's edges are 1.4 long
-_NUGGET = 1e-7
+_LENGTHS = ((2.0, 0.0), (1.0, -2.0))  # the simplex's edges are 1.4 long; and the logarithm of how likely each length is beforehand
+_NUGGET = 1e-8
 
 
 class Surrogate:
@@ -28,7 +28,7 @@ class Surrogate:
         self._centre = float(pool.optimum.mean())
         slopes = (pool.value @ self._basis).T  # (K - 1, n)
         observed = np.concatenate([pool.optimum - self._centre, slopes.ravel()])
-        fits = [fit for length in _LENGTHS if (fit := self._fit(observed, length)) is not None]
+        fits = [(fit[0] + prior, *fit[1:]) for length, prior in _LENGTHS if (fit := self._fit(observed, length)) is not None]
         if not fits:
             raise LinAlgError("surrogate: the kernel of the solved weights is singular")
         _, self._length, self._mixture = max(fits, key=lambda fit: fit[0])
