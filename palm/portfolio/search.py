@@ -12,11 +12,13 @@ from palm.portfolio.groups import weights_between
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
 from palm.portfolio.select import Effort, cover_within, smallest_cover
+from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
 FIXED_SIZE_EFFORT = 3e5
 _CUTS = 64  # most corner weights added in one round
+_LOOKS = {True: 6e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
 
 def cut_search(
@@ -37,9 +39,10 @@ def cut_search(
         oracle: solved thousands of times unless a pool is given; must be cheap then.
         epsilon, delta: tolerance, (1 + epsilon) L_S(w) + delta >= OPT(w) for every w.
         exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
-        pool: policies to choose from, which must be good enough together; by default the search makes its own and solves
-            wherever a choice fails.
-        effort: of all integer programs together; when it is spent the fewest found so far are kept, and a warning says so.
+        pool: policies to choose from, which must be good enough together; by default the search makes its own, solves
+            wherever a choice fails and moves weights so that fewer will do.
+        effort: of all integer programs together, about five seconds unless given; when it is spent the fewest found so far
+            are kept, and a warning says what is proven.
         advance: called with a line of text after every round.
 
     Returns:
@@ -49,14 +52,25 @@ def cut_search(
     grow = pool is None
     inner = epsilon * (1 - 1e-6)  # so that rounding cannot put the certificate above what was asked for
     pool, tests, chosen = greedy_search(oracle, epsilon=inner, delta=delta, pool=pool, advance=advance)
-    certifier = Certifier(oracle, inner, delta)
+    if grow:
+        looks = Looks(_LOOKS[exact])
+        pool, chosen = thinned(oracle, pool, tests, chosen, epsilon=inner, delta=delta, looks=looks, advance=advance)
+    certifier, proven = Certifier(oracle, inner, delta), 1
     effort = effort or Effort()
     while exact and len(chosen) > 1:
-        if effort.spent:
-            logger.warning("integer programs took all the effort allowed: %d policies kept, fewer may do", len(chosen))
-            break
         needs, covers = covers_of(pool, tests, oracle.reference, inner, delta)
+        if not effort.allows(int(needs.sum()) * len(pool)):
+            logger.warning(
+                "integer programs took all the effort allowed: %d policies kept; of this pool no fewer than %d will do, what lies "
+                "between is open",
+                len(chosen),
+                proven,
+            )
+            break
+        if advance is not None:
+            advance(f"{len(pool)} solves, {len(chosen)} policies do, at least {proven}: the next integer program begins")
         fewer, bound = smallest_cover(covers[needs], effort=effort)
+        proven = max(proven, bound)
         if bound >= len(chosen):
             break  # the weights tried so far already need as many
         failures = certifier.failures(pool, fewer)

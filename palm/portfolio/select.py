@@ -6,6 +6,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+_MOST_CELLS = 5_000_000  # beyond, to find what is superfluous alone takes minutes
+
 
 @dataclass
 class Effort:
@@ -18,12 +20,16 @@ class Effort:
         units: left.
     """
 
-    units: float = 1.5e6
+    units: float = 5e5
 
     @property
     def spent(self) -> bool:
         """Whether nothing is left."""
         return self.units <= 0
+
+    def allows(self, cells: int) -> bool:
+        """Whether a program of so many cells, before anything superfluous is left out, may begin."""
+        return self.units > 0 and cells <= _MOST_CELLS
 
     def nodes_for(self, cells: int) -> int:
         """How many nodes of branch and bound a program of so many cells may look at, at least 1."""
