@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import linprog
 
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
-from palm.portfolio.certify import incompatible_weights, worst_gap
+from palm.portfolio.certify import worst_gap
+from palm.portfolio.incompatible import incompatible_weights
 from palm.simplex import sample_simplex
 
 
