@@ -20,7 +20,7 @@ from benchmarks.table import print_table
 
 from palm.rewards import METHODS
 
-PLAN_SECTIONS = ("solves", "seconds", "growth", "ols")
+PLAN_SECTIONS = ("solves", "seconds", "fewest", "speed", "quality", "fresh", "bounds", "growth")
 
 
 def main() -> None:
@@ -53,13 +53,14 @@ def main() -> None:
     rewards.add_argument("--steps", type=_at_least(1), help="of PAL, VPL and VRF (default: their own)")
     plan = benches.add_parser("plan", help="solves, seconds and policies of portfolio plans, against grids and a textbook search")
     plan.add_argument("--sections", nargs="+", choices=PLAN_SECTIONS, default=list(PLAN_SECTIONS), help="(default: all)")
-    plan.add_argument("--bases", type=_at_least(2), nargs="+", default=[2, 3, 4], help="K, in solves (default: 2 3 4)")
-    plan.add_argument("--epsilons", type=float, nargs="+", default=[0.1, 0.05, 0.02], help="in solves (default: .1 .05 .02)")
-    plan.add_argument("--tensors", type=_at_least(1), default=5, help="in solves, to take medians over (default: 5)")
+    plan.add_argument("--bases", type=_at_least(2), nargs="+", default=[2, 3, 4], help="K, but in seconds (default: 2 3 4)")
+    plan.add_argument(
+        "--epsilons", type=float, nargs="+", default=[0.1, 0.05, 0.02, 0.01], help="in solves (default: .1 .05 .02 .01)"
+    )
+    plan.add_argument("--tensors", type=_at_least(1), default=20, help="in solves, quality, fresh and bounds (default: 20)")
     plan.add_argument("--prompts", type=_at_least(1), default=300, help="P (default: 300)")
     plan.add_argument("--candidates", type=_at_least(2), default=64, help="N (default: 64)")
-    plan.add_argument("--most-seconds-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
-    plan.add_argument("--select", choices=["milp", "greedy"], default="greedy", help="in seconds (default: greedy)")
+    plan.add_argument("--most-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
     arguments = parser.parse_args()
     rows = _run(arguments)
     print_table(rows)
@@ -87,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.what == "plan":
         from benchmarks.plan import bench_plan
 
-        names = ("sections", "bases", "epsilons", "tensors", "prompts", "candidates", "most_seconds_bases", "select")
+        names = ("sections", "bases", "epsilons", "tensors", "prompts", "candidates", "most_bases")
         return bench_plan(**{name: getattr(arguments, name) for name in names})
     from benchmarks.adapt import bench_adapt
 

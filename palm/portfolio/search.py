@@ -9,6 +9,7 @@ from palm.portfolio.corners import corner_weights
 from palm.portfolio.cover import Advance, Certifier, greedy_search
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.groups import weights_between
+from palm.portfolio.incompatible import incompatible_on_grid
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
 from palm.portfolio.select import Effort, cover_within, smallest_cover
@@ -16,9 +17,9 @@ from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
-FIXED_SIZE_EFFORT = 3e5
+FIXED_SIZE_EFFORT = 1e5
 _CUTS = 64  # most corner weights added in one round
-_LOOKS = {True: 6e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
+_LOOKS = {True: 4e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
 
 def cut_search(
@@ -57,7 +58,9 @@ def cut_search(
         pool, chosen = thinned(oracle, pool, tests, chosen, epsilon=inner, delta=delta, looks=looks, advance=advance)
     certifier, proven = Certifier(oracle, inner, delta), 1
     effort = effort or Effort()
-    while exact and len(chosen) > 1:
+    if exact and len(chosen) > 1:
+        proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
+    while exact and len(chosen) > max(proven, 1):
         needs, covers = covers_of(pool, tests, oracle.reference, inner, delta)
         if not effort.allows(int(needs.sum()) * len(pool)):
             logger.warning(
@@ -71,7 +74,7 @@ def cut_search(
             advance(f"{len(pool)} solves, {len(chosen)} policies do, at least {proven}: the next integer program begins")
         fewer, bound = smallest_cover(covers[needs], effort=effort)
         proven = max(proven, bound)
-        if bound >= len(chosen):
+        if proven >= len(chosen):
             break  # the weights tried so far already need as many
         failures = certifier.failures(pool, fewer)
         if advance is not None:

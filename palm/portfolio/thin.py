@@ -2,7 +2,7 @@
 
 A pool holds a policy's best position only by chance. Of a portfolio that is good enough, the policy is taken away that its
 neighbours make up for best, and the rest is refined until it is good enough again or no longer gets better. What succeeds is
-taken further; when every policy was tried in vain, or the effort is spent, the last success is kept.
+taken further; when the likeliest policies were tried in vain, or the effort is spent, the last success is kept.
 """
 
 from dataclasses import dataclass, replace
@@ -16,9 +16,10 @@ from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import Pool, Trials
 from palm.portfolio.refine import refine_weights
 
-_ROUNDS = 40
+_ROUNDS = 25
+_TRIED = 8  # policies whose neighbours make up for them best
 _FEWEST_ROUNDS = 8  # fewer would show nothing
-_PROGRAM = 30  # what a round's linear program costs, in weights asked of an oracle
+_PROGRAM = 100  # what a round's linear program costs, in weights asked of an oracle
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def thinned(
 
 def _shorter(oracle: Oracle, trials: Trials, found: _Found, epsilon: float, delta: float, looks: Looks) -> _Found | None:
     """One policy fewer, still good enough; None if there is none to be found."""
-    for policy in _sparest(oracle, trials, found, delta):
+    for policy in _sparest(oracle, trials, found, delta)[:_TRIED]:
         left = np.delete(np.arange(len(found.weights)), policy)
         moved = _refined(oracle, _Found(found.weights[left], found.value[left], found.cost[left]), delta, epsilon, looks)
         if moved is None or moved.gap <= epsilon:

@@ -8,6 +8,7 @@ that OPT bends strongly along few directions and hardly along the others.
 import numpy as np
 
 WORLDS = ("balanced", "uneven")
+KL = 0.1
 LEAST_SPREAD = 0.03
 
 

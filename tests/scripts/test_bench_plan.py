@@ -46,7 +46,7 @@ def test_the_textbook_search_takes_the_same_solves_as_ours_without_looking_ahead
 
 
 def test_counts_are_the_smallest_that_prove_it() -> None:
-    from benchmarks.plan import certified_count, certified_grid
+    from benchmarks.plan_solves import certified_count, certified_grid
     from benchmarks.plan_world import plan_world
 
     oracle = GibbsOracle(plan_world("balanced", 0, 2, prompts=40, candidates=16), 0.1)
@@ -63,10 +63,34 @@ def test_counts_are_the_smallest_that_prove_it() -> None:
     assert grid <= number
 
 
+def test_an_exhaustive_count_and_the_search_agree_on_the_fewest() -> None:
+    from benchmarks.plan_quality import fewest, pool_of
+
+    from palm.portfolio.search import cut_search
+
+    for seed in range(4):
+        oracle, pool, epsilon = pool_of(seed)
+        assert fewest(oracle, pool, epsilon) == len(cut_search(oracle, epsilon=epsilon, delta=0.0, pool=pool)[1])
+
+
+def test_ways_of_equal_size_have_that_size() -> None:
+    from benchmarks.plan_quality import equal_sizes, spread
+    from benchmarks.plan_world import plan_world
+
+    oracle = GibbsOracle(plan_world("balanced", 0, 3, prompts=20, candidates=8), 0.1)
+    ways = equal_sizes(oracle, 4, 0)
+    assert {len(weights) for name, weights in ways.items() if name != "vertices"} == {4}
+    assert len(ways["vertices"]) == 3
+    three = spread(3, 4)
+    np.testing.assert_allclose(three[0], 1 / 3)
+    assert {tuple(row) for row in three[1:]} == {tuple(row) for row in np.eye(3)}
+
+
 def test_all_sections_run() -> None:
     small = ("--bases", "2", "3", "--epsilons", "0.1", "--tensors", "1", "--prompts", "20", "--candidates", "8")
+    sections = ("--sections", "solves", "seconds", "fewest", "quality", "fresh", "bounds")
     done = subprocess.run(
-        [sys.executable, SCRIPT, "plan", *small, "--most-seconds-bases", "4"],
+        [sys.executable, SCRIPT, "plan", *small, "--most-bases", "4", *sections],
         capture_output=True,
         text=True,
         timeout=300,
@@ -76,10 +100,15 @@ def test_all_sections_run() -> None:
     *table, line = done.stdout.splitlines()
     rows = json.loads(line)["rows"]
     assert len(table) == 2 + len(rows)
-    assert {row["section"].split(":")[0] for row in rows} == {"solves", "seconds", "growth", "ols"}
+    assert {row["section"] for row in rows} == set(sections[1:])
     for row in rows:
         if row["section"] == "solves":
-            assert row["K"] <= row["lazy"] <= row["palm_grid"]
+            assert row["K"] <= row["ours"] <= row["palm_grid"]
         if "certified" in row:
             assert row["certified"] <= row["epsilon"] + 1e-5
             assert row["at_least"] <= row["policies"] <= row["solved"]
+        if row["section"] == "bounds":
+            assert row["equal"] <= row["tensors"]
+            assert not row.get("above")
+        if row["section"] == "fresh":
+            assert row["plan_breaks"] == 0
