@@ -50,13 +50,13 @@ def plan_portfolio(
             instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
             at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
-        method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
-            with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
-            delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
+        method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
+            weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
             smallest gap that their pool can certify if it exceeds what was asked for.
-        select: "milp" keeps the fewest policies of the pool, proven; "greedy" is faster. "population" keeps the `size` policies
-            with the smallest mean regret over `users`, proven as far as the effort goes; the certificate still is over every
-            weight. With it, "cut" solves at the users' weights and a uniform grid.
+        select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, a warning
+            says what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
+            the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
+            still is over every weight. With it, "cut" solves at the users' weights and a uniform grid.
         users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".
         welfare: for "population": p, at most 1; the largest p-mean of the users' ratios of served to optimum, in place of
             the smallest mean regret. 1 is the mean ratio, 0 the geometric mean; the lower, the nearer the worst-served user.
