@@ -51,8 +51,9 @@ def plan_portfolio(
             at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
-            weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
-            smallest gap that their pool can certify if it exceeds what was asked for.
+            weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0.
+            "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the smallest gap that
+            their pool can certify if it exceeds what was asked for.
         select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, a warning
             says what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
             the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
