@@ -77,3 +77,24 @@ def test_no_scheme_is_made_where_it_cannot_be(smooth):
     assert Scheme(oracle, 0.0, 0.0).following(solve_all(oracle, np.eye(3))) is None
     many = GibbsOracle(np.random.default_rng(0).random((3, 4, 7)), 0.1)
     assert Scheme(many, 0.1, 0.0).following(solve_all(many, np.eye(7))) is None
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_proof_uses_what_was_solved_and_asks_nothing_else(smooth, ahead):
+    oracle, solved = smooth(3), []
+
+    class Trained:
+        """The same oracle where nothing is known but what was solved."""
+
+        bases, reference, slack, assumptions = 3, oracle.reference, 0.0, ()
+        most_curvature = oracle.most_curvature
+
+        def solve(self, weights):
+            solved.extend(weights)
+            return oracle.solve(weights)
+
+    pool, claimed = lazy_search(Trained(), epsilon=0.05, delta=0.0, ahead=ahead)
+    assert claimed <= 0.05
+    assert len(solved) == len(pool)
+    truth = oracle.optimum(weights := sample_simplex(2000, 3, np.random.default_rng(0)))
+    assert (truth <= (1 + claimed) * (weights @ pool.value.T - pool.cost).max(axis=1) + 1e-12).all()
