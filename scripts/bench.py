@@ -6,6 +6,7 @@
     python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
     python scripts/bench.py fit      # LoRe's fit, against the published full-batch procedure
     python scripts/bench.py rewards  # every reward model on one planted world: accuracy, time, memory
+    python scripts/bench.py plan     # solves, seconds and policies of portfolio plans, against grids and a textbook search
 
 What each compares, and with what, is in scripts/benchmarks/.
 """
@@ -19,6 +20,8 @@ import numpy as np
 from benchmarks.table import print_table
 
 from palm.rewards import METHODS
+
+PLAN_SECTIONS = ("solves", "seconds", "fewest", "speed", "quality", "fresh", "bounds", "growth")
 
 
 def main() -> None:
@@ -55,6 +58,16 @@ def main() -> None:
     rewards.add_argument("--bases", type=_at_least(1), default=4, help="planted (default: 4)")
     rewards.add_argument("--methods", nargs="+", choices=METHODS, help="some of them (default: all)")
     rewards.add_argument("--steps", type=_at_least(1), help="of PAL, VPL and VRF (default: their own)")
+    plan = benches.add_parser("plan", help="solves, seconds and policies of portfolio plans, against grids and a textbook search")
+    plan.add_argument("--sections", nargs="+", choices=PLAN_SECTIONS, default=list(PLAN_SECTIONS), help="(default: all)")
+    plan.add_argument("--bases", type=_at_least(2), nargs="+", default=[2, 3, 4], help="K, but in seconds (default: 2 3 4)")
+    plan.add_argument(
+        "--epsilons", type=float, nargs="+", default=[0.1, 0.05, 0.02, 0.01], help="in solves (default: .1 .05 .02 .01)"
+    )
+    plan.add_argument("--tensors", type=_at_least(1), default=20, help="in solves, quality, fresh and bounds (default: 20)")
+    plan.add_argument("--prompts", type=_at_least(1), default=300, help="P (default: 300)")
+    plan.add_argument("--candidates", type=_at_least(2), default=64, help="N (default: 64)")
+    plan.add_argument("--most-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
     arguments = parser.parse_args()
     facts: dict[str, Any] = {}
     if arguments.what == "train":
@@ -87,6 +100,11 @@ def _run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
         names = ("users", "pairs", "width", "bases", "methods", "steps")
         return bench_rewards(**{name: getattr(arguments, name) for name in names})
+    if arguments.what == "plan":
+        from benchmarks.plan import bench_plan
+
+        names = ("sections", "bases", "epsilons", "tensors", "prompts", "candidates", "most_bases")
+        return bench_plan(**{name: getattr(arguments, name) for name in names})
     from benchmarks.adapt import bench_adapt
 
     return bench_adapt(pairs=arguments.pairs, bases=arguments.bases, sizes=sorted(arguments.users), loop_users=arguments.loop_users)

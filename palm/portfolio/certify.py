@@ -7,7 +7,6 @@ epsilon, delta and captured gain, not samples of them. Where an oracle only know
 takes its place, and the numbers are bounds on the gaps.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.gains import GainOracle
+from palm.portfolio.incompatible import incompatible_on_grid, incompatible_weights
 from palm.portfolio.oracle import Oracle
 
 _NOTHING_TO_GAIN = 1e-12
@@ -155,7 +155,7 @@ def certify(
         epsilon: the certificate's `delta` is what this multiplicative gap leaves.
         delta: the certificate's `epsilon` is what this additive gap leaves.
         incompatible_among: (n, K) weights among which to look for mutually incompatible ones; by default the corners
-            with the largest gaps and the portfolio's own weights.
+            with the largest gaps and the portfolio's own weights, or a uniform grid if more of that are.
         search_bound: False leaves `size_at_least` at its trivial value and saves the time.
         captured_bound: also look for incompatible weights at the captured gain (given delta), for `captured_size_at_least`.
 
@@ -176,12 +176,13 @@ def certify(
     if search_bound and np.isfinite(gap.epsilon):
         hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
         among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
-        witnesses = incompatible_weights(oracle, among, epsilon=gap.epsilon, delta=delta)
+        witnesses = _incompatible(oracle, among, gap.epsilon, delta, grid=incompatible_among is None)
     share = gap.captured_given_delta
     if captured_bound and share > 0:
         hardest = np.argsort((served - base) / np.maximum(optimum - base, 1e-300))[:48]
         among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
-        captured_witnesses = incompatible_weights(GainOracle(oracle), among, epsilon=1 / share - 1, delta=delta / share)
+        gains = GainOracle(oracle)
+        captured_witnesses = _incompatible(gains, among, 1 / share - 1, delta / share, grid=incompatible_among is None)
     # What the reference lacks is counted from below: an optimum that is only bounded proves no need for a policy.
     reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta).epsilon <= gap.epsilon
     slack = (
@@ -214,56 +215,8 @@ def certify(
     )
 
 
-def incompatible_weights(oracle: Oracle, weights: np.ndarray, *, epsilon: float, delta: float, most: int = 96) -> np.ndarray:
-    """Weights of which no two can share a policy: each needs one of its own, in any portfolio.
-
-    Weights w, w' are incompatible if for some t in (0, 1)
-    (1 + epsilon) OPT(t w + (1 - t) w') + delta < t OPT(w) + (1 - t) OPT(w'): a policy that is good enough for both would be
-    better than the optimum in between. Weights that the reference serves well enough are left out: it is free.
-
-    Args:
-        oracle: bounds OPT from below at the weights and from above in between, so its slack makes fewer weights incompatible.
-        weights: (n, K) candidates; at most `most` of them are looked at, in order.
-        epsilon, delta: what is good enough.
-        most: keeps the n^2 pairs in bounds.
-
-    Returns:
-        (s, K) mutually incompatible weights; s is the largest found by a greedy search from every start, a lower bound
-        on the number of policies in any portfolio that is good enough.
-    """
-    weights = np.unique(np.round(weights, 12), axis=0)
-    weights = weights / weights.sum(axis=1, keepdims=True)
-    optimum = oracle.lower_bound(weights)
-    # The margin keeps rounding from turning equality into a strict inequality.
-    margin = 1e-9 * np.maximum(1.0, np.abs(optimum))
-    apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
-    weights, optimum = weights[apart], optimum[apart]
-    if len(weights) < 2:
-        return weights
-    first, second = np.triu_indices(len(weights), k=1)
-    conflict = np.zeros((len(weights), len(weights)), dtype=bool)
-    for share in (0.5, 0.3, 0.7, 0.15, 0.85):
-        open_pairs = ~conflict[first, second]
-        one, other = first[open_pairs], second[open_pairs]
-        if len(one) == 0:
-            break
-        between = oracle.upper_bound(share * weights[one] + (1 - share) * weights[other])
-        chord = share * optimum[one] + (1 - share) * optimum[other]
-        conflict[one, other] = (1 + epsilon) * between + delta < chord - 1e-9 * np.maximum(1.0, np.abs(chord))
-    conflict |= conflict.T
-    return weights[_greedy_clique(conflict)]
-
-
-def _greedy_clique(adjacent: np.ndarray) -> Sequence[int]:
-    """The largest clique among those grown greedily from every vertex, ties to the lowest index."""
-    best: list[int] = []
-    for start in range(len(adjacent)):
-        clique, open_set = [start], adjacent[start].copy()
-        while open_set.any():
-            inside = np.flatnonzero(open_set)
-            pick = int(inside[adjacent[np.ix_(inside, inside)].sum(axis=1).argmax()])
-            clique.append(pick)
-            open_set &= adjacent[pick]
-        if len(clique) > len(best):
-            best = clique
-    return best
+def _incompatible(oracle: Oracle, among: np.ndarray, epsilon: float, delta: float, *, grid: bool) -> np.ndarray:
+    """The more of those among given weights and, if asked for, of those on a grid."""
+    witnesses = incompatible_weights(oracle, among, epsilon=epsilon, delta=delta)
+    others = incompatible_on_grid(oracle, epsilon=epsilon, delta=delta) if grid else witnesses
+    return max(witnesses, others, key=len)

@@ -46,9 +46,14 @@ def upper_bound(weights: np.ndarray, solved: np.ndarray, optima: np.ndarray) -> 
         (M,) the least of sum_k lambda_k optima_k over convex combinations sum_k lambda_k solved_k = w: the lower convex
         hull of the points (w, OPT(w)).
     """
+    return hull_height(weights, lower_hull(solved, optima))
+
+
+def lower_hull(solved: np.ndarray, optima: np.ndarray) -> np.ndarray:
+    """(h, K) planes of the lower convex hull of (w, OPT(w)): its height is the largest of plane.(w_1, ..., w_{K-1}, 1)."""
     bases = solved.shape[1]
     if bases == 1:
-        return np.full(len(weights), float(optima.min()))
+        return np.full((1, 1), float(optima.min()))
     roof = optima.max() + max(np.ptp(optima), 1.0)  # a point above all others makes the hull full-dimensional
     points = np.vstack([np.column_stack([solved[:, :-1], optima]), np.append(np.full(bases - 1, 1.0 / bases), roof)])
     try:
@@ -56,9 +61,17 @@ def upper_bound(weights: np.ndarray, solved: np.ndarray, optima: np.ndarray) -> 
     except QhullError:
         equations = np.unique(ConvexHull(points, qhull_options="QJ Pp").equations, axis=0)
     lower = equations[equations[:, -2] < -1e-9]  # outward normal pointing down
-    planes = -np.column_stack([lower[:, :-2], lower[:, -1]]) / lower[:, -2:-1]
-    # Qhull's own rounding may put a plane above a solved point by about 1e-15; the bound stays above OPT by as much.
-    return np.column_stack([weights[:, :-1], np.ones(len(weights))]).dot(planes.T).max(axis=1)
+    planes: np.ndarray = -np.column_stack([lower[:, :-2], lower[:, -1]]) / lower[:, -2:-1]
+    return planes
+
+
+def hull_height(weights: np.ndarray, planes: np.ndarray) -> np.ndarray:
+    """(M,) height at (M, K) weights of a hull given by its planes.
+
+    Qhull's own rounding may put a plane above a solved point by about 1e-15; the bound stays above OPT by as much.
+    """
+    height: np.ndarray = np.column_stack([weights[:, :-1], np.ones(len(weights))]).dot(planes.T).max(axis=1)
+    return height
 
 
 def _undominated(values: np.ndarray) -> np.ndarray:

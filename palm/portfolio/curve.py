@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palm.portfolio.cover import Advance
 from palm.portfolio.front import hypervolume, pareto_front
 from palm.portfolio.least_gap import LeastGap, least_gaps
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.plan import finish
+from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.portfolio import Portfolio
-from palm.portfolio.search import Advance, Pool, fixed_size_search, solve_all
+from palm.portfolio.search import fixed_size_search
 from palm.portfolio.select import Effort
 
 

@@ -8,6 +8,7 @@ so every search, selection and bound works on `GainOracle` unchanged.
 import numpy as np
 from scipy.optimize import linprog
 
+from palm.portfolio.bounds import curvature_of
 from palm.portfolio.oracle import Oracle, Solution
 
 
@@ -42,6 +43,11 @@ class GainOracle:
     def assumptions(self) -> tuple[str, ...]:
         """The oracle's."""
         return self._oracle.assumptions
+
+    @property
+    def most_curvature(self) -> np.ndarray | None:
+        """The oracle's, if it knows it: what is taken off is linear and bends nothing."""
+        return curvature_of(self._oracle)
 
     def solve(self, weights: np.ndarray) -> Solution:
         """The oracle's solution at (M, K) weights, less the reference's value."""

@@ -10,6 +10,7 @@ learning: T. Korbak et al., "RL with KL penalties is better viewed as Bayesian i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
 import numpy as np
@@ -88,7 +89,7 @@ class GibbsOracle:
         """K."""
         return self._rewards.shape[2]
 
-    @property
+    @cached_property
     def reference(self) -> np.ndarray:
         """(K,) mean reward of the candidates, averaged over prompts."""
         return (self._rewards.sum(axis=1) / self._counts[:, None]).mean(axis=0)
@@ -178,6 +179,17 @@ class GibbsOracle:
         several = self.prompts > 1
         error = per_prompt.std(axis=0, ddof=1) / np.sqrt(self.prompts) if several else np.full(len(weights), np.inf)
         return samples.mean(axis=0), samples.min(axis=0), bias.mean(axis=0), error
+
+    @cached_property
+    def most_curvature(self) -> np.ndarray:
+        """(K, K) how strongly OPT can bend: E_x r_x r_x' / (4 kl), r_xk basis k's range; see `palm.portfolio.bounds`."""
+        shown = self._present[:, :, None]
+        ranges = np.where(shown, self._rewards, -np.inf).max(axis=1) - np.where(shown, self._rewards, np.inf).min(axis=1)
+        return ranges.T @ ranges / (4 * self.kl * self.prompts)
+
+    def part(self, prompts: np.ndarray) -> "GibbsOracle":
+        """The same oracle on some of the prompts, given by their positions."""
+        return GibbsOracle(self._rewards[prompts], self.kl, mask=self._present[prompts])
 
     def _blocks(self, count: int) -> Iterator[tuple[slice, slice]]:
         """Weights and prompts, a block at a time."""

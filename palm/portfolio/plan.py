@@ -7,13 +7,16 @@ import numpy as np
 
 from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
+from palm.portfolio.cover import Advance
 from palm.portfolio.gains import GainOracle, check_captured_gain
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
+from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
+from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, check_welfare, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
-from palm.portfolio.search import Advance, Pool, cut_search, fixed_size_search, lazy_search, solve_all
+from palm.portfolio.search import cut_search, fixed_size_search
 from palm.rewards.users import UserWeights
 
 METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
@@ -46,13 +49,14 @@ def plan_portfolio(
             instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
             at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
-        method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": corner weights
-            with the largest possible gap (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs
-            delta > 0. "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the
-            smallest gap that their pool can certify if it exceeds what was asked for.
-        select: "milp" keeps the fewest policies of the pool, proven; "greedy" is faster. "population" keeps the `size` policies
-            with the smallest mean regret over `users`, proven as far as the effort goes; the certificate still is over every
-            weight. With it, "cut" solves at the users' weights and a uniform grid.
+        method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
+            weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0.
+            "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the smallest gap that
+            their pool can certify if it exceeds what was asked for.
+        select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, a warning
+            says what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
+            the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
+            still is over every weight. With it, "cut" solves at the users' weights and a uniform grid.
         users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".
         welfare: for "population": p, at most 1; the largest p-mean of the users' ratios of served to optimum, in place of
             the smallest mean regret. 1 is the mean ratio, 0 the geometric mean; the lower, the nearer the worst-served user.

@@ -40,6 +40,7 @@ class Refined:
         before: what was made smaller, at the weights given: the certified multiplicative gap, or the loss of a population.
         after: the same at these weights; at most `before`.
         solves: weights at which the oracle was solved on the way.
+        rounds: moves that were tried.
     """
 
     weights: np.ndarray
@@ -48,6 +49,7 @@ class Refined:
     before: float
     after: float
     solves: int
+    rounds: int
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def refine_weights(
     *,
     delta: float = 0.0,
     rounds: int = 40,
+    wanted: float = 0.0,
     advance: Callable[[str], object] | None = None,
 ) -> Refined:
     """Move (m, K) weights so that the certified multiplicative gap, given `delta`, shrinks.
@@ -76,6 +79,7 @@ def refine_weights(
         weights: of the policies, on the simplex.
         delta: additive gap allowed beside it.
         rounds: moves to try at most.
+        wanted: gap at which to stop.
         advance: called with a line of text after every round.
 
     Returns:
@@ -84,19 +88,18 @@ def refine_weights(
     best = start = _at(oracle, weights, delta)
     solves = len(weights)
     if len(weights) == 0 or oracle.bases == 1 or not np.isfinite(start.epsilon):
-        return _refined(start, start, solves)
-    tests, wanted = start.corners, start.wanted
-    reach, slopes = 0.2, None
-    for _ in range(rounds):
-        if best.epsilon <= 0 or reach < _SMALLEST:
-            break
+        return _refined(start, start, solves, 0)
+    tests, needed = start.corners, start.wanted
+    reach, slopes, tries = 0.2, None, 0
+    while tries < rounds and best.epsilon > wanted and reach >= _SMALLEST:
+        tries += 1
         if slopes is None:
             slopes, solves = _slopes(oracle, best), solves + best.weights.size
-        moved = _move(oracle, best, slopes, tests, wanted, reach)
+        moved = _move(oracle, best, slopes, tests, needed, reach)
         if moved is None:
             break
         tried, solves = _at(oracle, moved, delta), solves + len(moved)
-        tests, wanted = np.vstack([tests, tried.corners]), np.append(wanted, tried.wanted)
+        tests, needed = np.vstack([tests, tried.corners]), np.append(needed, tried.wanted)
         if tried.epsilon < best.epsilon * (1 - 1e-9):
             small = tried.epsilon > best.epsilon * (1 - 1e-4)
             best, slopes, reach = tried, None, (reach / 2 if small else min(2 * reach, 0.5))
@@ -104,7 +107,7 @@ def refine_weights(
             reach /= 3
         if advance is not None:
             advance(f"refined: epsilon {start.epsilon:.4f} to {best.epsilon:.4f}")
-    return _refined(start, best, solves)
+    return _refined(start, best, solves, tries)
 
 
 def refine_for_users(
@@ -126,10 +129,12 @@ def refine_for_users(
     solves, free = len(weights), population.weights @ oracle.reference
     if solution is None:
         loss = _loss(population, free, welfare, free)
-        return Refined(weights, np.zeros((0, oracle.bases)), np.zeros(0), loss, loss, 0)
+        return Refined(weights, np.zeros((0, oracle.bases)), np.zeros(0), loss, loss, 0, 0)
     utility = population.weights @ solution.value.T - solution.cost
     before = loss = _loss(population, np.maximum(utility.max(axis=1), free), welfare, free)
-    for _ in range(rounds):
+    tries = 0
+    while tries < rounds:
+        tries += 1
         served, own = np.maximum(utility.max(axis=1), free), utility.argmax(axis=1)
         counts = _importance(population, served, welfare) * (utility.max(axis=1) > free)
         total = np.bincount(own, counts, len(weights))
@@ -145,7 +150,7 @@ def refine_for_users(
         if new >= loss - 1e-12 * abs(loss):
             break
         weights, solution, loss = moved, tried, new
-    return Refined(weights, solution.value, solution.cost, before, loss, solves)
+    return Refined(weights, solution.value, solution.cost, before, loss, solves, tries)
 
 
 def _loss(population: Population, served: np.ndarray, welfare: float | None, free: np.ndarray) -> float:
@@ -230,5 +235,5 @@ def _move(
     return moved / moved.sum(axis=1, keepdims=True)
 
 
-def _refined(start: _Position, best: _Position, solves: int) -> Refined:
-    return Refined(best.weights, best.solution.value, best.solution.cost, start.epsilon, best.epsilon, solves)
+def _refined(start: _Position, best: _Position, solves: int, rounds: int) -> Refined:
+    return Refined(best.weights, best.solution.value, best.solution.cost, start.epsilon, best.epsilon, solves, rounds)

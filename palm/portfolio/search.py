@@ -1,122 +1,25 @@
-"""Where to solve: cover-certify-cut for cheap oracles, lazy search with corner weights for expensive ones."""
+"""Which policies to keep where oracles are cheap: the fewest for a gap, and the smallest gap for a number."""
 
-import itertools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from palm.portfolio.certify import folded, worst_gap
-from palm.portfolio.corners import corner_weights, upper_bound
+from palm.portfolio.certify import folded
+from palm.portfolio.corners import corner_weights
+from palm.portfolio.cover import Advance, Certifier, greedy_search
 from palm.portfolio.grid import grid_of_size
+from palm.portfolio.groups import weights_between
+from palm.portfolio.incompatible import incompatible_on_grid
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.select import Effort, cover_within, greedy_cover, smallest_cover
+from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.select import Effort, cover_within, smallest_cover
+from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
-Advance = Callable[[str], object]
-_ROUNDING = 1e-9
-FIXED_SIZE_EFFORT = 3e5
+FIXED_SIZE_EFFORT = 1e5
 _CUTS = 64  # most corner weights added in one round
-_SHARES = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.5, 0.25, 0.0)  # of the tolerance, tried in turn
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Weights that were solved, and the policies that are optimal there.
-
-    Attributes:
-        weights: (n, K).
-        value: (n, K).
-        cost: (n,).
-        optimum: (n,) OPT at the weights.
-    """
-
-    weights: np.ndarray
-    value: np.ndarray
-    cost: np.ndarray
-    optimum: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    def joined(self, oracle: Oracle, weights: np.ndarray) -> "Pool":
-        """This pool and the solutions at (M, K) more weights."""
-        solution = oracle.solve(weights)
-        return Pool(
-            np.vstack([self.weights, weights]),
-            np.vstack([self.value, solution.value]),
-            np.append(self.cost, solution.cost),
-            np.append(self.optimum, solution.optimum),
-        )
-
-
-@dataclass(frozen=True)
-class Tests:
-    """Finitely many weights that a choice of policies is tried on.
-
-    Attributes:
-        weights: (t, K).
-        optimum: (t,) OPT there.
-    """
-
-    weights: np.ndarray
-    optimum: np.ndarray
-
-    def joined(self, weights: np.ndarray, optimum: np.ndarray) -> "Tests":
-        """These and more weights."""
-        return Tests(np.vstack([self.weights, weights]), np.append(self.optimum, optimum))
-
-
-def solve_all(oracle: Oracle, weights: np.ndarray) -> Pool:
-    """A pool of the solutions at (n, K) weights."""
-    solution = oracle.solve(weights)
-    return Pool(weights, solution.value, solution.cost, solution.optimum)
-
-
-def lazy_search(
-    oracle: Oracle, *, epsilon: float, delta: float, most: int = 1000, advance: Advance | None = None
-) -> tuple[Pool, float]:
-    """Solve at the corner weight with the largest possible gap until no corner's exceeds the tolerance.
-
-    Between solved weights OPT is bounded by the lower hull of what was solved, so every weight costs one solve only: for
-    oracles where a solve is a training.
-
-    Args:
-        oracle: solved at the K vertices first.
-        epsilon, delta: stop when (1 + epsilon) L(w) + delta >= the bound on OPT at every corner w.
-        most: solves to spend, at least K.
-        advance: called with a line of text after every solve.
-
-    Returns:
-        the pool, and the epsilon (given delta) that its bound proves; above `epsilon` if `most` ran out.
-
-    Source: D. Roijers, S. Whiteson, F. Oliehoek, "Linear support for multi-objective coordination graphs", AAMAS 2014
-    (optimistic linear support), with the KL cost folded into the value.
-    """
-    pool = solve_all(oracle, np.eye(oracle.bases))
-    while True:
-        corners = corner_weights(folded(pool.value, pool.cost, oracle.reference))
-        bound = upper_bound(corners, pool.weights, oracle.upper_bound(pool.weights))
-        served = served_by(pool, np.arange(len(pool)), corners, oracle.reference)
-        gap = worst_gap(bound, served, corners @ oracle.reference, given_delta=delta)
-        if advance is not None:
-            advance(f"{len(pool)} solves, epsilon at most {gap.epsilon:.4f}")
-        if gap.epsilon <= epsilon or len(pool) >= most:
-            return pool, gap.epsilon
-        corner = corners[gap.at_epsilon]
-        if np.abs(pool.weights - corner).max(axis=1).min() < 1e-9:  # solved already: rounding keeps the bound apart
-            return pool, gap.epsilon
-        pool = pool.joined(oracle, corner[None, :])
-
-
-def served_by(pool: Pool, chosen: np.ndarray, weights: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(M,) utility of the best of the chosen policies and the reference at (M, K) weights."""
-    utility = weights @ reference
-    if len(chosen):
-        utility = np.maximum(utility, (weights @ pool.value[chosen].T - pool.cost[chosen]).max(axis=1))
-    return utility
+_LOOKS = {True: 4e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
 
 def cut_search(
@@ -137,9 +40,10 @@ def cut_search(
         oracle: solved thousands of times unless a pool is given; must be cheap then.
         epsilon, delta: tolerance, (1 + epsilon) L_S(w) + delta >= OPT(w) for every w.
         exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
-        pool: policies to choose from, which must be good enough together; by default the search makes its own and solves
-            wherever a choice fails.
-        effort: of all integer programs together; when it is spent the fewest found so far are kept, and a warning says so.
+        pool: policies to choose from, which must be good enough together; by default the search makes its own, solves
+            wherever a choice fails and moves weights so that fewer will do.
+        effort: of all integer programs together, about five seconds unless given; when it is spent the fewest found so far
+            are kept, and a warning says what is proven.
         advance: called with a line of text after every round.
 
     Returns:
@@ -147,70 +51,40 @@ def cut_search(
         enough, no smaller part of the pool is good enough everywhere: none is even on the finitely many weights.
     """
     grow = pool is None
-    pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 200))
     inner = epsilon * (1 - 1e-6)  # so that rounding cannot put the certificate above what was asked for
-    pool, tests, chosen = _greedy_cuts(oracle, pool, inner, delta, grow, advance)
+    pool, tests, chosen = greedy_search(oracle, epsilon=inner, delta=delta, pool=pool, advance=advance)
+    if grow:
+        looks = Looks(_LOOKS[exact])
+        pool, chosen = thinned(oracle, pool, tests, chosen, epsilon=inner, delta=delta, looks=looks, advance=advance)
+    certifier, proven = Certifier(oracle, inner, delta), 1
     effort = effort or Effort()
-    while exact and len(chosen) > 1:
-        if effort.spent:
-            logger.warning("integer programs took all the effort allowed: %d policies kept, fewer may do", len(chosen))
+    if exact and len(chosen) > 1:
+        proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
+    while exact and len(chosen) > max(proven, 1):
+        needs, covers = covers_of(pool, tests, oracle.reference, inner, delta)
+        if not effort.allows(int(needs.sum()) * len(pool)):
+            logger.warning(
+                "integer programs took all the effort allowed: %d policies kept; of this pool no fewer than %d will do, what lies "
+                "between is open",
+                len(chosen),
+                proven,
+            )
             break
-        needs, covers = _covers(pool, tests, oracle.reference, inner, delta)
-        fewer, bound = smallest_cover(covers[needs], effort=effort)
-        if bound >= len(chosen):
-            break  # the weights tried so far already need as many
-        corners, optimum, fails = _failures(oracle, pool, fewer, inner, delta)
         if advance is not None:
-            advance(f"{len(pool)} solves, at least {bound} policies, {len(fewer)} tried, {len(fails)} corners open")
-        if len(fails) == 0:
+            advance(f"{len(pool)} solves, {len(chosen)} policies do, at least {proven}: the next integer program begins")
+        fewer, bound = smallest_cover(covers[needs], effort=effort)
+        proven = max(proven, bound)
+        if proven >= len(chosen):
+            break  # the weights tried so far already need as many
+        failures = certifier.failures(pool, fewer)
+        if advance is not None:
+            advance(f"{len(pool)} solves, at least {bound} policies, {len(fewer)} tried, {len(failures)} corners open")
+        if len(failures) == 0:
             chosen = fewer
             continue
-        tests = tests.joined(corners[fails], optimum[fails])
-        pool = pool.joined(oracle, corners[fails]) if grow else pool
+        tests = tests.joined(failures.weights, failures.optimum)
+        pool = pool.joined(oracle, failures.weights) if grow else pool
     return pool, chosen
-
-
-def _greedy_cuts(
-    oracle: Oracle, pool: Pool, epsilon: float, delta: float, grow: bool, advance: Advance | None
-) -> tuple[Pool, Tests, np.ndarray]:
-    """A greedy cover that is good enough everywhere, with the pool and the tests that led to it.
-
-    A cover that just meets the tolerance on the tests fails between them, and a new greedy cover fails elsewhere. So after a
-    few rounds the tests are covered with less than the whole tolerance, until what is left bridges the space between them;
-    with none left, the cover holds every policy that a test needs and each round adds tests, so the loop ends.
-    """
-    tests = Tests(pool.weights, pool.optimum)
-    for attempt in itertools.count():
-        share = _SHARES[min(attempt // 3, len(_SHARES) - 1)]
-        needs, covers = _covers(pool, tests, oracle.reference, epsilon * share, delta * share)
-        if share < 1 and not covers[needs].any(axis=1).all():  # a pool that may not grow can be just good enough
-            needs, covers = _covers(pool, tests, oracle.reference, epsilon, delta)
-        if not covers[needs].any(axis=1).all():  # an oracle with slack cannot vouch for its own policy there
-            weight = tests.weights[needs][int(covers[needs].any(axis=1).argmin())]
-            own = _ratio(oracle.upper_bound(weight[None]), oracle.lower_bound(weight[None]))[0]
-            raise ValueError(
-                f"epsilon, delta: expected at least what the oracle's slack leaves, a gap of {own:.4g} at weight "
-                f"{np.round(weight, 4).tolist()}, got {epsilon:g} and {delta:g}; a given `size` gets the smallest gap there is"
-            )
-        chosen = greedy_cover(covers[needs]) if needs.any() else np.zeros(0, dtype=np.intp)
-        corners, optimum, fails = _failures(oracle, pool, chosen, epsilon, delta)
-        if advance is not None:
-            advance(f"{len(pool)} solves, {len(chosen)} policies, {len(fails)} corners open")
-        if len(fails) == 0:
-            break
-        tests = tests.joined(corners[fails], optimum[fails])
-        pool = pool.joined(oracle, corners[fails]) if grow else pool
-    return pool, tests, chosen
-
-
-def _failures(
-    oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delta: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Corners of the chosen policies' cells, OPT there, and the positions of those that fail, the worst first."""
-    corners, optimum, served = _at_corners(oracle, pool, chosen)
-    lack = optimum - (1 + epsilon) * served - delta
-    fails = np.flatnonzero(lack > 2 * _ROUNDING * np.maximum(1.0, np.abs(optimum)))
-    return corners, optimum, fails[np.argsort(-lack[fails], kind="stable")][:_CUTS]
 
 
 def fixed_size_search(
@@ -234,7 +108,7 @@ def fixed_size_search(
         oracle: must be cheap if the pool is to grow.
         size: policies to keep, at least 1.
         pool: policies to choose from; by default a uniform grid of about 300.
-        grow: also solve at the corners that are added.
+        grow: also solve at the corners that are added, and between bases if there are more of them than policies.
         tolerance: relative; how much better another choice from the final pool could be at most.
         rounds: after as many, the best portfolio so far is returned.
         effort: of all integer programs together; after that, swapping alone chooses.
@@ -244,9 +118,11 @@ def fixed_size_search(
         the pool and the positions of the chosen policies in it.
     """
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
-    tests = Tests(pool.weights, pool.optimum)
+    tests = Trials(pool.weights, pool.optimum)
     best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
     effort = effort or Effort(FIXED_SIZE_EFFORT)
+    if grow and len(between := weights_between(oracle, size)):
+        pool = pool.joined(oracle, between)
     for _ in range(rounds):
         bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
@@ -255,12 +131,12 @@ def fixed_size_search(
             best = float(ratio.max()), chosen
         if advance is not None:
             advance(f"size {size}: epsilon {best[0]:.4f} certified, at least {bound:.4f} for this pool, {len(pool)} solves")
-        if best[0] <= bound * (1 + tolerance) + _ROUNDING:
+        if best[0] <= bound * (1 + tolerance) + ROUNDING:
             break
         worst = np.argsort(-ratio, kind="stable")[:_CUTS]
         worst = worst[ratio[worst] > reached * (1 + tolerance / 2)]
         distance = np.abs(corners[worst][:, None, :] - tests.weights[None, :, :]).max(axis=2).min(axis=1)
-        worst = worst[distance > _ROUNDING]
+        worst = worst[distance > ROUNDING]
         if len(worst) == 0:
             break
         tests = tests.joined(corners[worst], optimum[worst])
@@ -273,7 +149,7 @@ def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> n
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
         _, optimum, served = _at_corners(oracle, pool, others)
-        if _ratio(optimum, served).max() <= epsilon + _ROUNDING:
+        if _ratio(optimum, served).max() <= epsilon + ROUNDING:
             chosen = others
     return chosen
 
@@ -284,20 +160,13 @@ def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndar
     return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
-def _covers(pool: Pool, tests: Tests, reference: np.ndarray, epsilon: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(t,) whether a test needs a policy (the reference is not good enough), and (t, n) which policies are good enough."""
-    target = tests.optimum - _ROUNDING * np.maximum(1.0, np.abs(tests.optimum))
-    needs = (1 + epsilon) * (tests.weights @ reference) + delta < target
-    return needs, (1 + epsilon) * (tests.weights @ pool.value.T - pool.cost) + delta >= target[:, None]
-
-
 def _ratio(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
     """epsilon that a utility leaves: OPT / utility - 1, at least 0, infinite where nothing is had of something."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
 
 
-def _least_epsilon(pool: Pool, tests: Tests, reference: np.ndarray, size: int, effort: Effort) -> tuple[float, float, np.ndarray]:
+def _least_epsilon(pool: Pool, tests: Trials, reference: np.ndarray, size: int, effort: Effort) -> tuple[float, float, np.ndarray]:
     """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
 
     Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the effort is spent.

@@ -6,6 +6,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
+_MOST_CELLS = 5_000_000  # beyond, to find what is superfluous alone takes minutes
+
 
 @dataclass
 class Effort:
@@ -18,12 +20,16 @@ class Effort:
         units: left.
     """
 
-    units: float = 1.5e6
+    units: float = 5e5
 
     @property
     def spent(self) -> bool:
         """Whether nothing is left."""
         return self.units <= 0
+
+    def allows(self, cells: int) -> bool:
+        """Whether a program of so many cells, before anything superfluous is left out, may begin."""
+        return self.units > 0 and cells <= _MOST_CELLS
 
     def nodes_for(self, cells: int) -> int:
         """How many nodes of branch and bound a program of so many cells may look at, at least 1."""
@@ -52,15 +58,32 @@ def greedy_cover(covers: np.ndarray) -> np.ndarray:
     """
     _check(covers)
     left, chosen = np.ones(len(covers), dtype=bool), []
+    counts = covers.sum(axis=0)
     while left.any():
-        pick = int(covers[left].sum(axis=0).argmax())
+        pick = int(counts.argmax())
         chosen.append(pick)
-        left &= ~covers[:, pick]
-    for column in list(chosen):  # earliest first: later choices may have made it superfluous
-        others = [other for other in chosen if other != column]
-        if covers[:, others].any(axis=1).all():
-            chosen = others
-    return np.array(sorted(chosen), dtype=np.intp)
+        newly = left & covers[:, pick]
+        counts -= covers[newly].sum(axis=0)
+        left &= ~newly
+    order = np.array(chosen, dtype=np.intp)
+    return np.sort(order[needed_columns(covers[:, order])])
+
+
+def needed_columns(covers: np.ndarray) -> np.ndarray:
+    """Positions of columns left when those that the others make superfluous are dropped in turn, the first ones first.
+
+    Args:
+        covers: (n, m) bool; together the columns cover all rows.
+
+    Returns:
+        (s,) positions in increasing order; without any one of them a row is uncovered.
+    """
+    often, keep = covers.sum(axis=1), np.ones(covers.shape[1], dtype=bool)
+    for column in range(covers.shape[1]):
+        if (often[covers[:, column]] > 1).all():
+            keep[column] = False
+            often = often - covers[:, column]
+    return np.flatnonzero(keep)
 
 
 def smallest_cover(covers: np.ndarray, *, effort: Effort | None = None) -> tuple[np.ndarray, int]:

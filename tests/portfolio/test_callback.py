@@ -5,7 +5,7 @@ import pytest
 
 from palm.artifacts import ArtifactError
 from palm.portfolio import CallbackOracle, GibbsOracle, certify, plan_portfolio
-from palm.portfolio.certify import incompatible_weights
+from palm.portfolio.incompatible import incompatible_weights
 from palm.simplex import sample_simplex
 
 

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import linprog
 
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
-from palm.portfolio.certify import incompatible_weights, worst_gap
+from palm.portfolio.certify import worst_gap
+from palm.portfolio.incompatible import incompatible_on_grid, incompatible_weights
 from palm.simplex import sample_simplex
 
 
@@ -235,3 +236,32 @@ def test_negative_gaps_are_refused(two_sided, portfolio_of, given, message):
 def test_another_number_of_bases_is_refused(two_sided, random_tensor, portfolio_of):
     with pytest.raises(ValueError, match="oracle: expected 2 bases as in the portfolio, got 3"):
         certify(portfolio_of(two_sided(0.1), np.eye(2)), GibbsOracle(random_tensor(0, 3)))
+
+
+@pytest.mark.parametrize("bases", [1, 2, 3, 4])
+def test_a_grid_s_incompatible_weights_are_incompatible_pair_by_pair(random_tensor, bases):
+    """Looked at pair by pair along the line between them, on an oracle that counts what it is asked."""
+    epsilon, asked = 0.03, []
+    oracle = GibbsOracle(random_tensor(3, bases), 0.1)
+    bound = oracle.upper_bound
+    oracle.upper_bound = lambda weights: asked.append(len(weights)) or bound(weights)
+    found = incompatible_on_grid(oracle, epsilon=epsilon, delta=0.002)
+    assert max(asked, default=0) <= 4200
+    t = np.linspace(0, 1, 201)[:, None]
+    for one, other in combinations(found, 2):
+        between = t * one + (1 - t) * other
+        chord = t[:, 0] * oracle.optimum(one) + (1 - t[:, 0]) * oracle.optimum(other)
+        assert ((1 + epsilon) * oracle.optimum(between) + 0.002 < chord).any()
+    assert ((1 + epsilon) * (found @ oracle.reference) + 0.002 < oracle.optimum(found)).all()
+    assert len(found) >= min(bases, 2) - (bases == 1)
+
+
+def test_a_grid_finds_more_incompatible_weights_than_the_hardest_corners_do(random_tensor):
+    more = 0
+    for seed in range(2):
+        oracle = GibbsOracle(random_tensor(seed, 3), 0.1)
+        portfolio = plan_portfolio(oracle, epsilon=0.05, select="greedy")
+        own = incompatible_weights(oracle, portfolio.weights, epsilon=portfolio.certificate.epsilon, delta=0.0)
+        assert len(own) <= portfolio.certificate.size_at_least <= len(portfolio)
+        more += portfolio.certificate.size_at_least > len(own)
+    assert more >= 1

@@ -8,7 +8,8 @@ import pytest
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.portfolio.gains import GainOracle, check_captured_gain, least_gain
 from palm.portfolio.grid import grid_of_size
-from palm.portfolio.search import cut_search, solve_all
+from palm.portfolio.pool import solve_all
+from palm.portfolio.search import cut_search
 from palm.simplex import sample_simplex
 
 

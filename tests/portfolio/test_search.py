@@ -5,7 +5,9 @@ import pytest
 
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.portfolio.grid import grid_of_size
-from palm.portfolio.search import Pool, cut_search, fixed_size_search, lazy_search, served_by, solve_all, swap_search
+from palm.portfolio.lazy import lazy_search
+from palm.portfolio.pool import Pool, served_by, solve_all
+from palm.portfolio.search import cut_search, fixed_size_search, swap_search
 from palm.portfolio.select import Effort
 from palm.simplex import sample_simplex
 

@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from palm.portfolio.select import Effort, cover_within, greedy_cover, smallest_cover
+from palm.portfolio.select import Effort, cover_within, greedy_cover, needed_columns, smallest_cover
 
 
 def fewest(covers):
@@ -102,3 +102,9 @@ def test_effort_is_counted_in_cells_and_nodes():
     assert effort.spent
     assert Effort(1000.0).nodes_for(10) == 80 * 99.5
     assert Effort(-5.0).nodes_for(10) == 1
+
+
+def test_needed_columns_leave_none_to_spare_and_keep_the_later_of_two_that_agree():
+    np.testing.assert_array_equal(needed_columns(np.array([[1, 1, 0], [0, 0, 1]], dtype=bool)), [1, 2])
+    np.testing.assert_array_equal(needed_columns(np.eye(3, dtype=bool)), [0, 1, 2])
+    np.testing.assert_array_equal(needed_columns(np.array([[1, 1], [1, 0]], dtype=bool)), [0])

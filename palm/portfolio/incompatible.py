@@ -1,0 +1,97 @@
+"""How few policies no portfolio can do without: weights of which no two can share a policy.
+
+Weights w, w' are incompatible if for some t in (0, 1)
+(1 + epsilon) OPT(t w + (1 - t) w') + delta < t OPT(w) + (1 - t) OPT(w'): a policy that is good enough for both would be better than
+the optimum in between. Mutually incompatible weights each need a policy of their own, in any portfolio whatever.
+"""
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+
+from palm.portfolio.oracle import Oracle
+from palm.simplex import uniform_grid
+
+_SHARES = (1 / 2, 1 / 3, 2 / 3)  # t
+_LOOKS = 4_200  # weights between others at which OPT is asked, for one t
+_GRID = 500  # weights of a grid
+
+
+def incompatible_weights(
+    oracle: Oracle, weights: np.ndarray, *, epsilon: float, delta: float, most: int = 96, looks: int | None = None
+) -> np.ndarray:
+    """Weights of which no two can share a policy. Weights that the reference serves well enough are left out: it is free.
+
+    Args:
+        oracle: bounds OPT from below at the weights and from above in between, so its slack makes fewer weights incompatible.
+        weights: (n, K) candidates; at most `most` of them are looked at, in order.
+        epsilon, delta: what is good enough.
+        most: keeps the n^2 pairs in bounds.
+        looks: weights in between at which OPT may be asked for one t, beyond which that t is left out; by default any number.
+
+    Returns:
+        (s, K) mutually incompatible weights; s is the largest found by a greedy search from every start, a lower bound
+        on the number of policies in any portfolio that is good enough.
+    """
+    weights = np.unique(np.round(weights, 12), axis=0)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    optimum = oracle.lower_bound(weights)
+    # The margin keeps rounding from turning equality into a strict inequality.
+    margin = 1e-9 * np.maximum(1.0, np.abs(optimum))
+    apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
+    weights, optimum = weights[apart], optimum[apart]
+    if len(weights) < 2:
+        return weights
+    first, second = np.triu_indices(len(weights), k=1)
+    conflict = np.zeros((len(weights), len(weights)), dtype=bool)
+    for share in _SHARES:
+        open_pairs = ~conflict[first, second]
+        one, other = first[open_pairs], second[open_pairs]
+        if len(one) == 0:
+            break
+        distinct, which = _distinct(share * weights[one] + (1 - share) * weights[other])
+        if looks is not None and len(distinct) > looks:
+            continue
+        between = oracle.upper_bound(distinct)[which]
+        chord = share * optimum[one] + (1 - share) * optimum[other]
+        conflict[one, other] = (1 + epsilon) * between + delta < chord - 1e-9 * np.maximum(1.0, np.abs(chord))
+    conflict |= conflict.T
+    return weights[_greedy_clique(conflict)]
+
+
+def incompatible_on_grid(oracle: Oracle, *, epsilon: float, delta: float) -> np.ndarray:
+    """The same among the weights of a uniform grid, of at most 500, whose n^2 pairs have only about 2^(K - 1) n middles.
+
+    For K so large that even a grid of the vertices and the middles of edges has too many, there are the vertices alone.
+    """
+    bases, steps = oracle.bases, 1
+    while comb(steps + bases, steps + 1) <= _GRID and comb(2 * steps + bases + 1, bases - 1) <= _LOOKS:
+        steps += 1
+        if bases == 1:
+            break
+    return incompatible_weights(oracle, uniform_grid(bases, steps), epsilon=epsilon, delta=delta, most=_GRID, looks=_LOOKS)
+
+
+def _distinct(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Those of (M, K) weights that differ by more than rounding, and (M,) which of them each is.
+
+    Bounds are as smooth as utilities, so a rounding of 1e-10 stays far below the margin.
+    """
+    distinct, which = np.unique(np.round(weights, 10), axis=0, return_inverse=True)
+    return distinct / distinct.sum(axis=1, keepdims=True), which.ravel()
+
+
+def _greedy_clique(adjacent: np.ndarray) -> Sequence[int]:
+    """The largest clique among those grown greedily from every vertex, ties to the lowest index."""
+    best: list[int] = []
+    edges = adjacent.astype(np.float32)
+    for start in range(len(adjacent)):
+        clique, open_set = [start], edges[start].copy()
+        while open_set.any():
+            pick = int(np.where(open_set > 0, edges @ open_set, -1.0).argmax())
+            clique.append(pick)
+            open_set *= edges[pick]
+        if len(clique) > len(best):
+            best = clique
+    return best
