@@ -68,7 +68,7 @@ def test_an_exhaustive_count_and_the_search_agree_on_the_fewest() -> None:
 
     from palm.portfolio.search import cut_search
 
-    for seed in range(4):
+    for seed in range(2):
         oracle, pool, epsilon = pool_of(seed)
         assert fewest(oracle, pool, epsilon) == len(cut_search(oracle, epsilon=epsilon, delta=0.0, pool=pool)[1])
 
@@ -86,9 +86,9 @@ def test_ways_of_equal_size_have_that_size() -> None:
     assert {tuple(row) for row in three[1:]} == {tuple(row) for row in np.eye(3)}
 
 
-def test_all_sections_run() -> None:
-    small = ("--bases", "2", "3", "--epsilons", "0.1", "--tensors", "1", "--prompts", "20", "--candidates", "8")
-    sections = ("--sections", "solves", "seconds", "fewest", "quality", "fresh", "bounds")
+def test_sections_run_and_hold_what_they_say() -> None:
+    small = ("--bases", "2", "--epsilons", "0.1", "--tensors", "1", "--prompts", "20", "--candidates", "8")
+    sections = ("--sections", "solves", "fewest", "fresh", "bounds")
     done = subprocess.run(
         [sys.executable, SCRIPT, "plan", *small, "--most-bases", "4", *sections],
         capture_output=True,
