@@ -222,6 +222,29 @@ def member(
         typer.echo(said)
 
 
+def _refine(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+    from palm.pipeline.refining import refine
+
+    served = refine(_pipeline(config, settings))
+    typer.echo(f"portfolio: {served / 'portfolio'}")
+    typer.echo(f"record: {served / 'refine.json'}")
+
+
+_refine.__doc__ = f"""Go on training where the measured gap is, until it is as small as wanted or the budget is spent.
+
+Works on a run whose members are trained and measured (`palm run CONFIG`), such as `palm refine CONFIG refine.epsilon=0.03
+refine.most=2`. Each round certifies what was measured over every weight, trains one more policy at the worst weight, beginning
+with a copy of the nearest trained adapter, and measures it.
+
+Held-out prompts are parted: some choose weights and members, the others only certify. The gap in the last line is of those
+others, so it is not flattered by the choice; the target is compared with the first.
+
+RUN/refine/served/portfolio is what `palm route FOLDER --weight`, `palm show` and Router read; refine.json beside it has every
+round. Members that turn out not to be needed stay in RUN/refine/rounds. Killed, it goes on where it was; with a larger
+refine.most it goes on after the rounds there are.{_settings_of("refine")}
+"""
+app.command("refine")(_refine)
+
 PortfolioArgument = Annotated[Path, typer.Argument(help="A portfolio's folder: with portfolio.json, such as RUN/plan.")]
 
 
