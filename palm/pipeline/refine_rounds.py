@@ -26,7 +26,7 @@ from palm.rewards import RewardTensor
 from palm.seeds import derive_seed
 
 RECORD = "round.json"
-_HELPS = 1e-9  # utility, at the weight trained for
+_HELPS = 0.1  # of what was missing at the weight trained for; with less, training there again is not worth it
 
 
 @dataclass(frozen=True)
@@ -176,12 +176,11 @@ def run_round(
 
 
 def _helps(planned: Portfolio, policies: list[Policy], new: Policy, part: Part) -> bool:
-    """Whether a policy gives more at its own weight than what there was, on the prompts that choose."""
-    had = part.certified(planned, policies, delta=0.0)
-    weight = new.weight[None, :]
+    """Whether a policy gives enough more at its own weight than what there was, on the prompts that choose."""
+    had, weight = part.certified(planned, policies, delta=0.0), new.weight[None, :]
     before = served_utility(weight, had.value, had.cost, had.reference)[0]
     own = new.measured.value[part.rows] @ new.weight - part.oracle.kl * new.measured.kl[part.rows]
-    return bool(own.mean() > before + _HELPS)
+    return bool(own.mean() - before >= _HELPS * (part.oracle.optimum(weight)[0] - before))
 
 
 def read_round(folder: Path) -> tuple[dict[str, Any], Policy]:
