@@ -124,3 +124,38 @@ def test_no_policies_and_one_basis(oracle: GibbsOracle) -> None:
     single = GibbsOracle(np.array([[[0.2], [0.9]]]), kl=0.1)
     assert hardest_weight(portfolio_at(single, np.zeros((0, 1))), single, epsilon=0.0) == pytest.approx([1.0])
     assert hardest_weight(portfolio_at(single, np.ones((1, 1))), single, epsilon=1e-9) is None
+
+
+def test_what_is_given_decides_which_weight_is_hardest() -> None:
+    """Where utility is small a ratio is large; with an additive gap given, the weight of the large utility is the harder one."""
+    rewards = np.random.default_rng(1).beta([0.1, 0.6, 5.0], [3.0, 0.6, 5.0], size=(6, 12, 3))
+    oracle = GibbsOracle(rewards, kl=0.1)
+    portfolio = portfolio_at(oracle, np.zeros((0, 3)))
+    found = {delta: hardest_weight(portfolio, oracle, epsilon=0.0, delta=delta) for delta in (0.0, 0.025)}
+    for delta, weight in found.items():
+        assert weight is not None
+        assert (
+            epsilon_at(portfolio, oracle, weight[None, :], delta)[0]
+            >= epsilon_at(portfolio, oracle, np.eye(3), delta).max() - 1e-12
+        )
+    assert not np.allclose(found[0.0], found[0.025]), "or this test says nothing"
+
+
+def test_a_weight_beside_one_that_did_not_help_is_left_alone(oracle: GibbsOracle) -> None:
+    portfolio = portfolio_at(oracle, np.array([[0.4, 0.4, 0.2]]))
+    first = hardest_weight(portfolio, oracle, epsilon=0.0)
+    assert first is not None
+    for away, same in ((NEAR / 2, False), (2 * NEAR, True)):
+        beside = first + away / 2 * (np.roll(np.eye(3)[int(first.argmax())], 1) - np.eye(3)[int(first.argmax())])
+        found = hardest_weight(portfolio, oracle, epsilon=0.0, spent=beside[None, :])
+        assert found is not None
+        assert np.allclose(found, first) == same
+
+
+def test_the_copy_that_came_last_goes_and_a_given_gap_lets_more_go(oracle: GibbsOracle) -> None:
+    weights = np.vstack([np.full(3, 1 / 3), np.eye(3), np.eye(3)[:2]])
+    portfolio = portfolio_at(oracle, weights)
+    kept = needed(portfolio, oracle, among=range(1, 6))
+    assert not {4, 5} & set(kept)
+    assert set(kept) > {0}
+    assert needed(portfolio, oracle, delta=1.0, among=range(1, 6)) == [0]
