@@ -222,6 +222,29 @@ def member(
         typer.echo(said)
 
 
+def _refine(config: ConfigArgument, settings: SettingsArgument = None) -> None:
+    from palm.pipeline.refining import refine
+
+    served = refine(_pipeline(config, settings))
+    typer.echo(f"portfolio: {served / 'portfolio'}")
+    typer.echo(f"record: {served / 'refine.json'}")
+
+
+_refine.__doc__ = f"""Go on training where the measured gap is, until it is as small as wanted or the budget is spent.
+
+Works on a run whose members are trained and measured (`palm run CONFIG`), such as `palm refine CONFIG refine.epsilon=0.03
+refine.most=2`. Each round certifies what was measured over every weight, trains one more policy at the worst weight, beginning
+with a copy of the nearest trained adapter, and measures it.
+
+Held-out prompts are parted: some choose weights and members, the others only certify. The gap in the last line is of those
+others, so it is not flattered by the choice; the target is compared with the first.
+
+RUN/refine/served/portfolio is what `palm route FOLDER --weight`, `palm show` and Router read; refine.json beside it has every
+round. Members that turn out not to be needed stay in RUN/refine/rounds. Killed, it goes on where it was; with a larger
+refine.most it goes on after the rounds there are.{_settings_of("refine")}
+"""
+app.command("refine")(_refine)
+
 PortfolioArgument = Annotated[Path, typer.Argument(help="A portfolio's folder: with portfolio.json, such as RUN/plan.")]
 
 
@@ -430,6 +453,36 @@ def run_reward_training(config: str | Path, settings: Sequence[str] = ()) -> Non
     _guarded(work)
 
 
+def run_writing_recipe(*, model: str | None, portfolio: Path | None, policies: str | None, **options: Any) -> None:
+    """Write texts (recipes/sample.py, recipes/generate.py); several processes may do it together.
+
+    Args:
+        model: the base; a portfolio's own unless given.
+        portfolio: whose members write; None for the reference alone.
+        policies: their ids, with commas; all of them unless given.
+        options: other attributes of `palm.pipeline.writing.Writing`.
+    """
+
+    def work() -> None:
+        from palm.pipeline.writing import Writing, run_writing, served_members
+        from palm.progress import bars, silent
+        from palm.ranks import rank
+
+        key = os.environ.get("OPENAI_API_KEY") if options["server"] is not None else None
+        adapters, base = dict[str, Path](), None
+        wanted: tuple[str, ...] = ("reference",)
+        chosen = model
+        if portfolio is not None:
+            chosen, adapters, base = served_members(portfolio, model, server=options["server"] is not None)
+            wanted = tuple(adapters) if policies is None else tuple(policies.split(","))
+        writing = Writing(model=chosen or "", adapters=adapters, policies=wanted, base_model=base, key=key, **options)
+        written = run_writing(writing, track=bars if rank() == 0 else silent)
+        if rank() == 0:
+            typer.echo(f"{options['output']}: {written} responses written now by this process")
+
+    _guarded(work)
+
+
 def main() -> None:
     """Entry point of the `palm` command."""
     _guarded(app)
@@ -446,7 +499,7 @@ def _guarded(work: Callable[[], None]) -> None:
     sys.path.insert(0, str(Path.cwd()))  # reward functions beside the configuration, as `python -m` would find them
     try:
         work()
-    except (ValueError, OSError, SafetensorError, ArtifactError, PipelineError) as error:
+    except (ValueError, OSError, ImportError, SafetensorError, ArtifactError, PipelineError) as error:
         if os.environ.get("PALM_DEBUG"):
             raise
         typer.echo(f"palm: {' '.join(str(error).split())}", err=True)  # other libraries' messages have several lines

@@ -109,7 +109,7 @@ def sample_encoded(
         ids[row, width - len(prompt_ids) :] = torch.tensor(prompt_ids)
         mask[row, width - len(prompt_ids) :] = 1
     ends = language_model.end_ids
-    with _own_distribution(model), isolated_rng(seed), torch.inference_mode():
+    with own_distribution(model), isolated_rng(seed), torch.inference_mode():
         output = model.generate(
             input_ids=ids.to(language_model.device),
             attention_mask=mask.to(language_model.device),
@@ -122,14 +122,14 @@ def sample_encoded(
             eos_token_id=ends,
             pad_token_id=tokenizer.pad_token_id,
         )
-    responses = [_until_end(row, set(ends)) for row in output[:, width:].tolist()]
+    responses = [until_end(row, set(ends)) for row in output[:, width:].tolist()]
     texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
     samples = [Sample(text.strip() or " ", row) for text, row in zip(texts, responses, strict=True)]
     return [samples[start : start + count] for start in range(0, len(samples), count)]
 
 
 @contextlib.contextmanager
-def _own_distribution(model: Any) -> Iterator[None]:
+def own_distribution(model: Any) -> Iterator[None]:
     """Set aside the generation settings that a model came with: a repetition penalty, say, would change the distribution."""
     from transformers import GenerationConfig
 
@@ -152,5 +152,6 @@ def sample_responses(
     return results
 
 
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
+def until_end(row: list[int], ends: set[int]) -> list[int]:
+    """A response's tokens up to the first that ends it, that one included."""
     return next((row[: place + 1] for place, token in enumerate(row) if token in ends), row)

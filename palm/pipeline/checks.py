@@ -100,6 +100,10 @@ def _check_ranges(config: Config) -> None:
         ("plan.curve", config.plan.curve, 0),
         ("measure.samples", config.measure.samples, 1),
         ("measure.draws", config.measure.draws, 1),
+        ("refine.epsilon", config.refine.epsilon, 0),
+        ("refine.delta", config.refine.delta, 0),
+        ("refine.most", config.refine.most, 0),
+        ("refine.steps", config.refine.steps, 0),
         ("report.examples", config.report.examples, 0),
     ]
     if base.model == SCRATCH:
@@ -118,6 +122,8 @@ def _check_ranges(config: Config) -> None:
     for name, value in (("data.unseen", data.unseen), ("candidates.held_out", candidates.held_out)):
         if isinstance(value, float) and not math.isclose(value, 0) and not value < 1:
             raise PipelineError(f"{name}: expected a share below 1 or a whole number, got {value}")
+    if not 0 < config.refine.share < 1:
+        raise PipelineError(f"refine.share: expected a share above 0 and below 1, got {config.refine.share}")
     if not data.test < 1:
         raise PipelineError(f"data.test: expected a share below 1, got {data.test}")
     if not candidates.held_out > 0:

@@ -298,6 +298,25 @@ class MeasureConfig:
 
 
 @dataclass(frozen=True)
+class RefineConfig:
+    """When `palm refine` goes on training; see `palm.pipeline.refining`.
+
+    Attributes:
+        epsilon, delta: measured gap wanted over the whole simplex: (1 + epsilon) times what is served, and delta, reach the
+            optimum on candidates at every weight.
+        most: further members, at most.
+        steps: optimiser steps of each; 0: as many as the other members' own (train.dpo.max_steps, or train.online.max_steps).
+        share: of the held-out prompts, those that choose weights and members, above 0 and below 1; the others certify.
+    """
+
+    epsilon: float = 0.05
+    delta: float = 0.0
+    most: int = 4
+    steps: int = 0
+    share: float = 0.5
+
+
+@dataclass(frozen=True)
 class RouteConfig:
     """How users are sent to policies; rule: "expected", "nearest-l1" or "nearest-l2"."""
 
@@ -332,6 +351,7 @@ class Config:
     plan: PlanConfig = field(default_factory=PlanConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
     route: RouteConfig = field(default_factory=RouteConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
 

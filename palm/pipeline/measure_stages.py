@@ -33,7 +33,7 @@ def run_measure(context: Context) -> None:
     tensor = read_tensor(context.inputs["score"], "held_out")
     oracle = oracle_for(tensor, planned.kl)
     names = list(read_policies(context))
-    measured, texts = _measure_policies(context, names, tensor)
+    measured, texts = measure_policies(context, names, tensor)
     for name, policy in measured.items():
         write_arrays(context.folder / f"values-{name}.safetensors", {"value": policy.value, "kl": policy.kl})
     write_json(context.folder / "texts.json", texts)
@@ -66,10 +66,13 @@ def read_measured(folder: Path, name: str) -> Measured:
     return Measured(arrays["value"], arrays["kl"])
 
 
-def _measure_policies(
+def measure_policies(
     context: Context, names: list[str], tensor: RewardTensor
 ) -> tuple[dict[str, Measured], dict[str, list[list[Text]]]]:
-    """Each policy's measured values, and its texts: generated, or the pool's responses it favours most."""
+    """Each policy's measured values, and its texts: generated, or the pool's responses it favours most.
+
+    Adapters are read from the folder of the stage train, unfinished work is kept in the context's.
+    """
     config = context.config
     candidates = read_candidates(context.inputs["sample"], "held_out")
     if not names:

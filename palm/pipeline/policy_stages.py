@@ -1,6 +1,7 @@
 """What stage train trains: the adapters of the portfolio's members and of the single policies to compare with."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,28 @@ def read_members(context: Context) -> list[Member]:
     return [Member(name, weight) for name, weight in read_policies(context).items()]
 
 
-def train_in_process(context: Context, only: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Train members, by default all, one after the other, after what they share; returns their histories."""
-    portfolio, members = read_plan(context), read_members(context)
+def train_in_process(
+    context: Context,
+    only: Collection[str] | None = None,
+    *,
+    members: Sequence[Member] | None = None,
+    options: TrainingOptions | None = None,
+    start: Path | None = None,
+    reference: Path | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Train members one after the other, after what they share; returns their histories.
+
+    Args:
+        context: with the stages that training needs; adapters appear in its folder.
+        only: ids of those to train now; all of them unless given.
+        members: the plan's and the single policies to compare with, unless others are given.
+        options: those of the configuration, unless others are given.
+        start: folder of the adapter that they go on from.
+        reference: where the reference's log-probabilities are kept, or found; in the context's folder unless given.
+    """
+    portfolio, members = read_plan(context), read_members(context) if members is None else members
     candidates = read_candidates(context.inputs["sample"], "plan")
-    options = training_options(context.config)
+    options = options or training_options(context.config)
     model = read_base(context)
     compares = options.objective in ("dpo-soft", "dpo")
     with context.track("reference log-probabilities", len(candidates.texts) if compares else 0) as advance:
@@ -77,7 +95,7 @@ def train_in_process(context: Context, only: Collection[str] | None = None) -> d
             model,
             candidates.prompts,
             candidates.responses,
-            context.folder / ".writing-reference",
+            reference or context.folder / ".writing-reference",
             max_length=options.max_length,
             reference=compares,
             advance=advance,
@@ -96,4 +114,5 @@ def train_in_process(context: Context, only: Collection[str] | None = None) -> d
         track=context.track,
         reload=lambda: read_base(context),
         only=only,
+        start=start,
     )

@@ -1,6 +1,7 @@
 """Stages route and report: the portfolio as it is served, and what a person reads."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,15 @@ SERVED = "portfolio"
 
 def run_route(context: Context) -> None:
     """The portfolio's folder as it is served, and where every user goes."""
-    folder = context.folder / SERVED
     portfolio = Portfolio.from_pretrained(context.inputs["measure"])
-    router = Router(
-        portfolio, rule=context.config.route.rule if len(portfolio) else "expected", reward_model=read_main_model(context)
+    router = assemble(
+        context,
+        portfolio,
+        context.folder / SERVED,
+        adapters={name: context.inputs["train"] / name for name in portfolio.ids},
+        measured={name: read_measured(context.inputs["measure"], name) for name in portfolio.ids},
+        planned={row["id"]: row["planned_utility"] for row in read_results(context.inputs["measure"])["members"]},
     )
-    router.save_pretrained(folder)
-    for name in portfolio.ids:
-        shutil.copytree(context.inputs["train"] / name, folder / "policies" / name, dirs_exist_ok=True)
-    _write_policy_cards(context, portfolio, folder)
-    if context.config.base.model == SCRATCH:
-        shutil.copytree(context.inputs["base"] / "model", folder / "base", dirs_exist_ok=True)
-    write_text(folder / "README.md", portfolio_card(portfolio))
 
     users = {part: UserWeights.load(context.inputs["measure"], f"users-{part}") for part in ("seen", "unseen")}
     table: dict[str, Any] = {}
@@ -59,14 +57,40 @@ def run_route(context: Context) -> None:
     write_json(context.folder / "served.json", _served(context, users))
 
 
-def _write_policy_cards(context: Context, portfolio: Portfolio, folder: Path) -> None:
-    """A README.md beside each adapter."""
+def assemble(
+    context: Context,
+    portfolio: Portfolio,
+    folder: Path,
+    *,
+    adapters: Mapping[str, Path],
+    measured: Mapping[str, Measured],
+    planned: Mapping[str, float],
+) -> Router:
+    """Write a portfolio as it is served: router, rewards, adapters, cards, and the base if it was made here.
+
+    Args:
+        context: gives the reward model and the base.
+        portfolio: what is served.
+        folder: where to.
+        adapters: folder of each member's adapter.
+        measured: what each member gave on the prompts that the portfolio's values are of.
+        planned: utility that was planned for each member's own weight.
+    """
+    rule = context.config.route.rule if len(portfolio) else "expected"
+    router = Router(portfolio, rule=rule, reward_model=read_main_model(context))
+    router.save_pretrained(folder)
     base = "base" if context.config.base.model == SCRATCH else context.config.base.model
-    planned = {row["id"]: row["planned_utility"] for row in read_results(context.inputs["measure"])["members"]}
     for name in portfolio.ids:
-        adapter, measured = folder / "policies" / name, read_measured(context.inputs["measure"], name)
-        card = policy_card(portfolio, name, adapter, base=base, measured=measured, planned=planned.get(name), seed=context.seed)
+        adapter = folder / "policies" / name
+        shutil.copytree(adapters[name], adapter, dirs_exist_ok=True)
+        card = policy_card(
+            portfolio, name, adapter, base=base, measured=measured[name], planned=planned.get(name), seed=context.seed
+        )
         write_text(adapter / "README.md", card)
+    if context.config.base.model == SCRATCH:
+        shutil.copytree(context.inputs["base"] / "model", folder / "base", dirs_exist_ok=True)
+    write_text(folder / "README.md", portfolio_card(portfolio))
+    return router
 
 
 def _served(context: Context, users: dict[str, UserWeights]) -> dict[str, Any]:

@@ -221,6 +221,11 @@ class Members:
         self._peft.enable_adapter_layers()
         return self._peft(adapter_names=adapters, **inputs)
 
+    def generate(self, ids: Sequence[str | None], **options: Any) -> Any:
+        """transformers' `generate` with each row through its own policy's adapter; None for the base alone."""
+        self._peft.enable_adapter_layers()
+        return self._peft.generate(adapter_names=self.names_of(ids), **options)
+
     def without_adapter(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which the model is the base alone."""
         return self._peft.disable_adapter()

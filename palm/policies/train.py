@@ -57,6 +57,7 @@ def train_members(
     track: Track = silent,
     reload: Callable[[], LanguageModel] | None = None,
     only: Collection[str] | None = None,
+    start: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a LoRA policy for every member that has no complete adapter yet.
 
@@ -75,14 +76,19 @@ def train_members(
         reload: loads the base model anew; called before every member but the first where the launcher splits the model over
             processes, since it cannot be put together again in place.
         only: ids of the members to train now; the others still count for the steps that all share. None of them: those steps alone.
+        start: folder of an adapter of the same LoRA settings that members go on from, instead of a fresh one; no steps are
+            shared then.
 
     Returns:
         for each member's id that was to be trained: steps, and the training loss at every logged step.
 
     Raises:
         ValueError: an option is out of range, or there is nothing to learn from.
+        ArtifactError: `start` is no complete adapter, or one of another shape.
     """
     options.check()
+    if start is not None:
+        check_adapter(start, base_model=base_model)
     if options.match_kl and shards_models():
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     if options.objective in ONLINE:
@@ -107,8 +113,7 @@ def train_members(
         history: dict[str, Any] = read_json(log)
         return history
 
-    start = None
-    if options.shared_steps and any(not is_trained(folder / member.id) for member in members):
+    if start is None and options.shared_steps and any(not is_trained(folder / member.id) for member in members):
         centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})

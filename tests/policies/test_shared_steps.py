@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from trained import bytes_of, soft_loss, texts_of
 
+from palm.artifacts import ArtifactError
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import Members
@@ -59,3 +60,26 @@ def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: 
     shutil.rmtree(tmp_path / "used" / "b")
     task.train(language_model, tmp_path / "used", weights, shared_steps=4, dpo={"max_steps": 1})
     assert bytes_of(tmp_path / "used" / "b") == bytes_of(tmp_path / "fresh" / "b")
+
+
+def test_members_go_on_from_an_adapter_that_is_given(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """An exact copy: with a learning rate too small to move anything, the member is that adapter; no steps are shared then."""
+    task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 6})
+    still = {"max_steps": 1, "learning_rate": 1e-30}
+    start = tmp_path / "first" / "c"
+    told = task.train(language_model, tmp_path / "next", {"a": np.array([0.2, 0.8])}, start=start, shared_steps=3, dpo=still)
+    assert bytes_of(tmp_path / "next" / "a") == bytes_of(start)
+    assert not (tmp_path / "next" / ".writing--shared").exists()
+    fresh = task.train(language_model, tmp_path / "fresh", {"a": np.array([0.2, 0.8])}, dpo=still)
+    assert told["a"]["losses"][0]["loss"] != pytest.approx(fresh["a"]["losses"][0]["loss"], rel=1e-3)
+
+
+def test_an_adapter_of_another_base_or_none_is_no_start(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no such file"):
+        task.train(language_model, tmp_path, {"a": WEIGHT}, start=tmp_path / "none")
+    task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 1})
+    config = tmp_path / "first" / "c" / "adapter_config.json"
+    config.write_text(config.read_text().replace("tiny-base", "another"))
+    with pytest.raises(ArtifactError, match="base_model_name_or_path: expected 'tiny-base'"):
+        task.train(language_model, tmp_path, {"a": WEIGHT}, start=tmp_path / "first" / "c")
+    assert not (tmp_path / "a").exists()
