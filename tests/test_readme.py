@@ -142,6 +142,7 @@ def test_command(command: str, checkout: Path) -> None:
         "palm plan-scores": "report: runs/nlg_multiattr/topical_chat/report.md",
         "palm train": "train: runs/my/train",
         "palm jobs": "sbatch members.slurm",
+        "palm refine": "record: runs/planted/refine/served/refine.json",
         "accelerate launch": " s\n",  # the time that the stage took
     }
     known = [text for start, text in expected.items() if command.startswith(start)]
