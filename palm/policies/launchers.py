@@ -101,6 +101,12 @@ def run_ray(manifest: Manifest, resources: Resources, *, address: str | None = N
         address = address or os.environ.get("RAY_ADDRESS")
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     threads = max(1, resources.cpus)
+    there = ray.cluster_resources()  # a task that wants more than there is would wait for ever
+    for name, key, wanted in (("gpus", "GPU", resources.gpus), ("cpus", "CPU", threads)):
+        if wanted > there.get(key, 0):
+            if ours:
+                ray.shutdown()
+            raise JobError(f"train.launch.{name}: expected at most what the Ray cluster has, {there.get(key, 0):g}, got {wanted}")
 
     @ray.remote(num_cpus=threads, num_gpus=resources.gpus, max_retries=resources.retries)
     def work(job: Job, folder: str) -> int:

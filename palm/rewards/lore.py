@@ -150,7 +150,7 @@ class LoRe:
                 directions, weights, _ = self._descend(fold.train, *begin, population, personal, rounds=self.rounds, tolerance=1e-3)
                 found[number] = directions, weights
                 totals += self._held_out_losses(fold, directions)
-            share[personal] = _SHARES[int(totals.argmin())]
+            share[personal] = _SHARES[int((totals <= totals.min() * (1 + 1e-9)).argmax())]  # the largest of those that serve alike
             return float(totals.min()) / held_out
 
         best, losses = search_penalties((np.inf, *self._stronger(folds[0].train), *self.personal_penalties), loss)

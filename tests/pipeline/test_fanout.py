@@ -29,7 +29,8 @@ def planned(tiny_run: Any, tmp_path: Path) -> tuple[Path, Path]:
 
 
 def adapters(folder: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/adapter_model.safetensors"))}
+    """Finished ones, by name; what is being written has a name with a dot."""
+    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("[!.]*/adapter_model.safetensors"))}
 
 
 def command(config: Path, *settings: str) -> "subprocess.Popen[bytes]":

@@ -10,7 +10,7 @@ import pytest
 from palm.pipeline import STAGES, Pipeline, load_config
 from palm.pipeline.checks import check
 from palm.pipeline.plan_stages import read_candidates, read_tensor
-from palm.pipeline.policy_stages import _basis, read_policies
+from palm.pipeline.policy_stages import basis_of, read_policies
 from palm.pipeline.runner import Context
 from palm.policies.adapters import is_complete
 from palm.progress import silent
@@ -28,7 +28,7 @@ def test_members_are_trained_online_on_rewards_of_new_texts(tiny_run: Any, tmp_p
     context = Context(config, folder / "train", inputs, config.seed, silent)
     assert all(is_complete(folder / "train" / name) for name in read_policies(context))
     candidates, tensor = read_candidates(inputs["sample"], "plan"), read_tensor(inputs["score"], "plan")
-    np.testing.assert_allclose(_basis(context)(candidates.texts), tensor.rewards[tensor.mask], atol=1e-4)
+    np.testing.assert_allclose(basis_of(context)(candidates.texts), tensor.rewards[tensor.mask], atol=1e-4)
 
 
 def test_a_pool_has_nothing_to_write_with(tiny_config: Path) -> None:

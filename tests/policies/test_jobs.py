@@ -105,6 +105,13 @@ def test_ray_runs_every_command_and_tells_what_fails(tmp_path: Path, monkeypatch
     assert lines(tmp_path, 1) == ["tried"] * 2
 
 
+def test_ray_is_not_waited_for_when_it_has_not_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(JobError, match=r"train.launch.gpus: expected at most what the Ray cluster has, \d+, got 99"):
+        run_ray(manifest(tmp_path, WRITES), Resources(gpus=99))
+
+
 def test_the_slurm_script_is_one_task_per_member(tmp_path: Path) -> None:
     script = tmp_path / "members.slurm"
     write_slurm(manifest(tmp_path, WRITES, WRITES), script, options=["--time=00:10:00"])
