@@ -101,7 +101,8 @@ def run_ray(manifest: Manifest, resources: Resources, *, address: str | None = N
         address = address or os.environ.get("RAY_ADDRESS")
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     threads = max(1, resources.cpus)
-    there = ray.cluster_resources()  # a task that wants more than there is would wait for ever
+    # A task that wants more than there is would wait for ever.
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     for name, key, wanted in (("gpus", "GPU", resources.gpus), ("cpus", "CPU", threads)):
         if wanted > there.get(key, 0):
             if ours:
