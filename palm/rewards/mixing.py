@@ -84,4 +84,4 @@ def _likelihoods(scores: np.ndarray, code: np.ndarray, users: int, points: np.nd
         margins = scores[rows[starts[begin] : starts[end]]] @ points.T
         logs[begin:end] = -np.add.reduceat(np.logaddexp(0.0, -margins), starts[begin:end] - starts[begin], axis=0)
         begin = end
-    return np.exp(np.maximum(logs - logs.max(axis=1, keepdims=True, initial=_FLOOR), _FLOOR))
+    return np.exp(np.maximum(logs - logs.max(axis=1, keepdims=True), _FLOOR))

@@ -88,6 +88,14 @@ def test_users_may_come_in_any_order_and_be_many():
     assert np.trace(first[1]) == pytest.approx(np.trace(np.cov(weights.T)), rel=0.15)
 
 
+def test_users_of_thousands_of_pairs_tell_what_they_want():
+    """Their best point's log-likelihood is near -900: beside it, not beside 0, a point is impossible."""
+    weights, scores, code = crowd((4.0, 1.0, 1.0), 20, 3000, np.random.default_rng(5))
+    mean, covariance = population_moments(scores, code, guess(20, 3))
+    np.testing.assert_allclose(mean, weights.mean(axis=0), atol=0.05)
+    assert np.trace(covariance) < 2 * np.trace(np.cov(weights.T))
+
+
 def test_impossible_judgements_are_no_numbers_out_of_range():
     scores = np.array([[900.0, -900.0], [-900.0, 900.0]] * 4)  # one user who contradicts themselves for certain
     mean, covariance = population_moments(scores, np.zeros(8, dtype=int), guess(1, 2))
