@@ -12,7 +12,7 @@ class Estimate:
 
     Attributes:
         mean: over the units.
-        low, high: 95 % percentile-bootstrap interval; equal to the mean for a single unit.
+        low, high: 95 % bootstrap interval; equal to the mean for a single unit.
         count: number of units (users, prompts).
     """
 
@@ -32,6 +32,9 @@ class Estimate:
 def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> Estimate:
     """Mean of values over independent units, with an interval.
 
+    The percentiles are those of the bootstrap at a level widened for few units by Student's quantile: plain ones are too near for
+    fewer than a hundred (of 20 normal numbers they hold the mean in 92 % of cases, these in 95 %).
+
     Args:
         values: (n,) finite numbers, one per unit; for a paired comparison, the units' differences.
         draws: bootstrap samples.
@@ -40,6 +43,8 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
 
     Raises:
         ValueError: there are no values, or one is not finite.
+
+    Source: T. Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69 (2015).
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
@@ -50,9 +55,16 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
     for start in range(0, draws, step):
         size = min(step, draws - start)
         means[start : start + size] = values[rng.integers(len(values), size=(size, len(values)))].mean(axis=1)
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
+    tail = _tail(len(values), level)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(float(values.mean()), float(low), float(high), len(values))
+
+
+def _tail(units: int, level: float) -> float:
+    """What to leave out of a bootstrap distribution at either end, so that an interval for a mean of normal numbers holds."""
+    if units < 2:
+        return (1 - level) / 2
+    return float(ndtr(np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 - level) / 2)))
 
 
 def resampled_interval(
@@ -75,7 +87,7 @@ def resampled_interval(
     """
     if units < 2 or not np.isfinite(estimate):
         return Estimate(float(estimate), float(least), float(most), units)
-    tail = float(ndtr(np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 - level) / 2)))
+    tail = _tail(units, level)
     with np.errstate(invalid="ignore"):
         above = np.quantile(samples, 1 - tail, method="higher") - estimate
         below = estimate - np.quantile(samples, tail, method="lower")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from palm.evaluation.intervals import Estimate, bootstrap_mean
+from palm.evaluation.intervals import Estimate, bootstrap_mean, resampled_interval
 from palm.portfolio.certify import certify
 from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.on_prompts import OnPrompts, resampled_gaps
@@ -40,6 +40,11 @@ class Measured:
                 f"value, kl: expected finite numbers, got {self.value[prompt].tolist()} and {self.kl[prompt]} at prompt {prompt}; "
                 "the policy's text there could not be scored"
             )
+
+    def record(self) -> dict[str, object]:
+        """J of each basis reward and the KL divergence with 95 % intervals over prompts, in JSON form."""
+        value = [bootstrap_mean(column).record() for column in self.value.T]
+        return {"value": value, "kl": bootstrap_mean(self.kl).record()}
 
     def utility(self, weight: np.ndarray, kl: float, *, seed: int = 0) -> Estimate:
         """w.J - kl KL with a 95 % interval over prompts."""
@@ -136,10 +141,10 @@ def measured_portfolio(planned: Portfolio, policies: Sequence[Measured], oracle:
 def gap_interval(
     planned: Portfolio, policies: Sequence[Measured], tensor: RewardTensor, *, kl: float, draws: int = 200, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Bootstrap intervals (95 %, percentile) of a measured portfolio's worst gaps over prompts.
+    """Bootstrap intervals (95 %) of a measured portfolio's worst gaps over prompts.
 
     Prompts are resampled; the optimum, the reference and every policy on them go together, and each draw is certified over
-    the whole simplex. A worst case over weights is biased upward under resampling, so the interval errs to the safe side.
+    the whole simplex. Resampling moves a worst case over weights upwards, which the intervals allow for (`resampled_interval`).
 
     Args:
         planned: the portfolio's weights and ids.
@@ -161,6 +166,8 @@ def gap_interval(
     value = np.array([policy.value for policy in policies]).reshape(-1, prompts, bases)
     cost = np.array([kl * policy.kl for policy in policies]).reshape(-1, prompts)
     centre, samples = resampled_gaps(OnPrompts(tensor.rewards, tensor.mask, kl, value, cost), draws=draws, seed=seed)
-    low, high = np.percentile(samples, [2.5, 97.5], axis=0)
-    names = ("epsilon", "delta", "captured_gain")
-    return {name: Estimate(getattr(centre, name), float(low[i]), float(high[i]), prompts) for i, name in enumerate(names)}
+    ends = {"epsilon": (0.0, np.inf), "delta": (0.0, np.inf), "captured_gain": (0.0, 1.0)}
+    return {
+        name: resampled_interval(getattr(centre, name), samples[:, place], prompts, least=least, most=most)
+        for place, (name, (least, most)) in enumerate(ends.items())
+    }

@@ -33,9 +33,9 @@ from palm.lm.tokens import encode_prompt
 from palm.pipeline.config import as_record
 from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun, on_prompts
-from palm.pipeline.measure_stages import score_responses
 from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import basis_of, training_options
+from palm.pipeline.policy_texts import score_responses
 from palm.pipeline.runner import Context, PipelineError
 from palm.policies.adapters import Members
 from palm.policies.candidates import tokenise_candidates

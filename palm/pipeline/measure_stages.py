@@ -6,18 +6,20 @@ from typing import Any
 import numpy as np
 
 from palm.artifacts import read_arrays, read_json, write_arrays, write_json
+from palm.data.candidates import Candidates
 from palm.data.planted import basis_rewards
 from palm.data.schema import Text, plain_text
 from palm.evaluation import accuracy, compare, coverage, diversity
-from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio
+from palm.evaluation.measure import Measured, from_pool, gap_interval, measured_portfolio
 from palm.features.pairs import PairFeatures
-from palm.lm.logprobs import response_kl, response_logprobs
-from palm.lm.sampling import sample_to_folder
-from palm.lm.tokens import encode, encode_prompt
-from palm.pipeline.data_stages import PLANTED, base_name, featurise, planted_world, read_base, read_items, read_split_features
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_logprobs
+from palm.lm.tokens import encode
+from palm.pipeline.data_stages import PLANTED, base_name, planted_world, read_base, read_split_features
 from palm.pipeline.fit_stage import read_main_model, read_method
 from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import read_plan, read_policies
+from palm.pipeline.policy_texts import write_and_score
 from palm.pipeline.runner import Context
 from palm.policies.adapters import Members
 from palm.portfolio import GibbsOracle, Portfolio
@@ -73,64 +75,46 @@ def measure_policies(
 
     Adapters are read from the folder of the stage train, unfinished work is kept in the context's.
     """
-    config = context.config
-    candidates = read_candidates(context.inputs["sample"], "held_out")
     if not names:
         return {}, {}
+    config = context.config
+    candidates = read_candidates(context.inputs["sample"], "held_out")
     base = read_base(context)
     adapters = {name: context.inputs["train"] / name for name in names}
     members = Members(base, adapters, base_model=base_name(context.inputs["base"]))
+    if config.candidates.source == POOL:
+        found = _on_pool(context, base, members, candidates, tensor)
+    else:
+        seed = derive_seed(context.seed, "samples")
+        written = {
+            name: write_and_score(context, members, name, candidates.prompts, count=config.measure.samples, seed=seed)
+            for name in names
+        }
+        found = {name: one.measured() for name, one in written.items()}, {name: one.texts for name, one in written.items()}
+    members.close()
+    return found
+
+
+def _on_pool(
+    context: Context, base: LanguageModel, members: Members, candidates: Candidates, tensor: RewardTensor
+) -> tuple[dict[str, Measured], dict[str, list[list[Text]]]]:
+    """Policies that may only give a prompt's candidates: what they make of those, and the three that each favours most."""
     measured: dict[str, Measured] = {}
     texts: dict[str, list[list[Text]]] = {}
-    pool = config.candidates.source == POOL
-    if pool:
-        encoded = [encode(base.tokenizer, *text, max_length=config.train.max_length) for text in candidates.texts]
-        with members.without_adapter():
-            reference = response_logprobs(base, encoded)
-    for name in names:
-        with members.policy(name) as policy:
-            if pool:
-                ratio = np.zeros(tensor.mask.shape)
-                with context.track(f"measuring {name}", len(encoded)) as advance:
-                    ratio[tensor.mask] = response_logprobs(policy, encoded, advance=advance) - reference
-                measured[name] = from_pool(tensor, ratio)
-                order = np.argsort(-np.where(tensor.mask, ratio, -np.inf), axis=1)[:, :3]
-                texts[name] = [
-                    [responses[index] for index in row if index < len(responses)]
-                    for responses, row in zip(candidates.responses, order, strict=True)
-                ]
-                continue
-            samples = sample_to_folder(
-                policy,
-                candidates.prompts,
-                context.folder / f".writing-{name}",
-                count=config.measure.samples,
-                batch_size=config.candidates.batch_size,
-                max_new_tokens=config.candidates.max_new_tokens,
-                temperature=1.0,
-                seed=derive_seed(context.seed, "samples"),
-                label=f"measuring {name}",
-                track=context.track,
-            )
-            generated = [
-                (encode_prompt(base.tokenizer, prompt), sample.token_ids)
-                for prompt, row in zip(candidates.prompts, samples, strict=True)
-                for sample in row
-            ]
-            kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
-            texts[name] = [[sample.text for sample in row] for row in samples]
-        basis = score_responses(context, name, candidates.prompts, texts[name])
-        measured[name] = from_samples(basis, kl, config.measure.samples, log_ratio=log_ratio)
-    members.close()
+    encoded = [encode(base.tokenizer, *text, max_length=context.config.train.max_length) for text in candidates.texts]
+    with members.without_adapter():
+        reference = response_logprobs(base, encoded)
+    for name in members.ids:
+        ratio = np.zeros(tensor.mask.shape)
+        with members.policy(name) as policy, context.track(f"measuring {name}", len(encoded)) as advance:
+            ratio[tensor.mask] = response_logprobs(policy, encoded, advance=advance) - reference
+        measured[name] = from_pool(tensor, ratio)
+        order = np.argsort(-np.where(tensor.mask, ratio, -np.inf), axis=1)[:, :3]
+        texts[name] = [
+            [responses[index] for index in row if index < len(responses)]
+            for responses, row in zip(candidates.responses, order, strict=True)
+        ]
     return measured, texts
-
-
-def score_responses(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
-    """Basis rewards of a policy's texts, prompt after prompt."""
-    folder = context.folder / f".writing-features-{name}"
-    texts = [(prompt, response) for prompt, row in zip(prompts, responses, strict=True) for response in row]
-    featurise(context, texts, folder)
-    return read_main_model(context).basis(read_items(folder))
 
 
 def _user_weights(context: Context) -> dict[str, UserWeights]:
@@ -191,6 +175,7 @@ def _members(planned: Portfolio, portfolio: Portfolio, measured: dict[str, Measu
                 "measured_utility": utility.record(),
                 "measured_value": portfolio.value[position].tolist(),
                 "measured_cost": float(portfolio.cost[position]),
+                "measured": measured[name].record(),
                 "share_of_planned_gain": (utility.mean - base) / (best - base) if best > base else None,
             }
         )

@@ -21,6 +21,16 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     assert 0.90 <= np.mean([one.low <= 1 <= one.high for one in found]) <= 0.98
 
 
+def test_few_units_get_a_wider_interval_than_plain_percentiles():
+    rng = np.random.default_rng(6)
+    values = [rng.normal(size=10) for _ in range(1500)]
+    found = [bootstrap_mean(one, draws=400, seed=n) for n, one in enumerate(values)]
+    assert np.mean([one.low <= 0 <= one.high for one in found]) > 0.925  # plain percentiles: .895
+    draws = np.random.default_rng(0).integers(10, size=(400, 10))
+    assert found[0].low < np.quantile(values[0][draws].mean(axis=1), 0.025)
+    assert found[0].high > np.quantile(values[0][draws].mean(axis=1), 0.975)
+
+
 def test_a_lower_level_gives_a_narrower_interval():
     values = np.random.default_rng(4).normal(size=100)
     wide, narrow = bootstrap_mean(values), bootstrap_mean(values, level=0.5)
