@@ -39,21 +39,26 @@ def command(config: Path, *settings: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_a_pool_that_is_killed_goes_on_and_makes_what_one_process_makes(planned: tuple[Path, Path], tiny_run: Any) -> None:
+@pytest.mark.parametrize("launcher", ["pool", "ray"])
+def test_commands_that_are_killed_go_on_and_make_what_one_process_makes(
+    launcher: str, planned: tuple[Path, Path], tiny_run: Any
+) -> None:
+    if launcher == "ray":
+        pytest.importorskip("ray")
     config, folder = planned
     partial = folder / ".train.partial"
-    pool = command(config, "train.launch.launcher=pool")
-    deadline = time.monotonic() + 120
+    training = command(config, f"train.launch.launcher={launcher}")
+    deadline = time.monotonic() + 180
     while not adapters(partial):
-        assert pool.poll() is None
+        assert training.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for name in adapters(partial):  # whatever is visible is whole
         check_adapter(partial / name)
-    os.kill(pool.pid, signal.SIGKILL)
-    pool.wait()
+    os.kill(training.pid, signal.SIGKILL)
+    training.wait()
     kept = {name: (partial / name).stat().st_mtime_ns for name in adapters(partial)}
-    Pipeline(STAGES, load_config(config, ["train.launch.launcher=pool"])).run(only="train")
+    Pipeline(STAGES, load_config(config, [f"train.launch.launcher={launcher}"])).run(only="train")
     assert kept.items() <= {name: (folder / "train" / name).stat().st_mtime_ns for name in adapters(folder / "train")}.items()
     assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
     assert read_json(folder / "train" / "training.json") == read_json(tiny_run.folder / "train" / "training.json")
