@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from palm.cli import run_writing_recipe
+from palm.commands.recipes import run_writing_recipe
 
 _HELP = """Write texts with the members of a portfolio: at temperature 1, with no top-k or top-p.
 

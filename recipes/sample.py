@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from palm.cli import run_writing_recipe
+from palm.commands.recipes import run_writing_recipe
 
 _HELP = """Sample candidates from the reference: so many responses to each prompt, at temperature 1, with no top-k or top-p.
 
