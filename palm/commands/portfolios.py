@@ -64,7 +64,7 @@ def plan_scores(config: ConfigArgument, settings: SettingsArgument = None) -> No
     Such as `palm plan-scores recipes/configs/nlg_multiattr/topical_chat.yaml`. Ends with the portfolio and its certificate in
     OUTPUT/plan, which `palm show` and `palm verify` read, and OUTPUT/report.md with gap against size.
     """
-    from palm.pipeline.config import read_config
+    from palm.pipeline.read_config import read_config
     from palm.pipeline.score_plan import ScorePlan, run_score_plan
     from palm.progress import bars
 

@@ -40,7 +40,7 @@ def run_reward_training(config: str | Path, settings: Sequence[str] = ()) -> Non
     """
 
     def work() -> None:
-        from palm.pipeline.config import read_config
+        from palm.pipeline.read_config import read_config
         from palm.pipeline.reward_config import RewardTraining, check_reward_training
         from palm.pipeline.reward_stages import accuracy_lines, reward_pipeline
         from palm.progress import bars, silent
