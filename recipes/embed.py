@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from palm.cli import run_stage
+from palm.commands.recipes import run_stage
 
 
 def main(

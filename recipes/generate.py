@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from palm.cli import run_writing_recipe
+from palm.commands import writing_options as options
+from palm.commands.recipes import run_writing_recipe
 
 _HELP = """Write texts with the members of a portfolio: at temperature 1, with no top-k or top-p.
 
@@ -34,18 +35,18 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 @app.command(help=_HELP)
 def main(
     portfolio: Annotated[Path, typer.Option(help="Folder with portfolio.json and policies, such as RUN/route/portfolio.")],
-    prompts: Annotated[Path, typer.Option(help="Prompts: text, one a line, or .jsonl with the key prompt (text or messages).")],
-    output: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    prompts: options.Prompts,
+    output: options.Output,
     policies: Annotated[
         str | None, typer.Option(help="Ids, with commas; 'reference' for the base. All members, if not given.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="The base: the portfolio's own unless given; the server's name for it.")] = None,
     count: Annotated[int, typer.Option(help="Responses of each policy to each prompt.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response, in tokens.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="Responses at a time; with a server, requests at a time.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    backend: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
-    server: Annotated[str | None, typer.Option(help="Address of a server, such as http://localhost:8000/v1.")] = None,
+    max_new_tokens: options.MaxNewTokens = 128,
+    batch_size: options.BatchSize = 32,
+    seed: options.Seed = 0,
+    backend: options.Backend = "transformers",
+    server: options.Server = None,
 ) -> None:
     """Write texts with the members of a portfolio."""
     run_writing_recipe(

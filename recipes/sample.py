@@ -8,12 +8,12 @@ Each finished batch is kept: the same command again goes on where a killed one w
 number of processes changes nothing. `--help` says more. Raises one line for a bad argument.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from palm.cli import run_writing_recipe
+from palm.commands import writing_options as options
+from palm.commands.recipes import run_writing_recipe
 
 _HELP = """Sample candidates from the reference: so many responses to each prompt, at temperature 1, with no top-k or top-p.
 
@@ -33,14 +33,14 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exce
 @app.command(help=_HELP)
 def main(
     model: Annotated[str, typer.Option(help="Folder or Hub id of the reference; with --server, what the server calls it.")],
-    prompts: Annotated[Path, typer.Option(help="Prompts: text, one a line, or .jsonl with the key prompt (text or messages).")],
-    output: Annotated[Path, typer.Option(help="JSONL file to write.")],
+    prompts: options.Prompts,
+    output: options.Output,
     count: Annotated[int, typer.Option(help="Responses to each prompt.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response, in tokens.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="Responses at a time; with a server, requests at a time.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
-    backend: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
-    server: Annotated[str | None, typer.Option(help="Address of a server, such as http://localhost:8000/v1.")] = None,
+    max_new_tokens: options.MaxNewTokens = 128,
+    batch_size: options.BatchSize = 32,
+    seed: options.Seed = 0,
+    backend: options.Backend = "transformers",
+    server: options.Server = None,
 ) -> None:
     """Sample candidates from the reference."""
     run_writing_recipe(

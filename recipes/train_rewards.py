@@ -13,7 +13,8 @@ from typing import Annotated
 
 import typer
 
-from palm.cli import describe, run_reward_training
+from palm.commands.describe import describe
+from palm.commands.recipes import run_reward_training
 from palm.pipeline.reward_config import RewardTraining
 
 _HELP = f"""Train a language or reward model end to end as the backbone of a personalised reward.

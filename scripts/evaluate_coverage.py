@@ -26,11 +26,9 @@ over 4,096 uniform weights. Intervals are by paired bootstrap over prompts, user
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from benchmarks.policy_files import add_file_arguments, check_form, parse_policies
+from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation
 
-from palm.artifacts import ArtifactError, json_line
 from palm.evaluation.files import prompts_of, read_samples, read_users
 from palm.evaluation.gaps import gap_table
 from palm.evaluation.tables import markdown_table
@@ -38,38 +36,38 @@ from palm.evaluation.tables import markdown_table
 
 def main() -> None:
     """Read, certify, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_file_arguments(parser)
+    parser = policy_parser(__doc__)
     parser.add_argument("--kl", type=float, help="coefficient of the KL cost, in units of reward (files)")
     parser.add_argument("--users", type=Path, help="users' weights, JSON lines (files)")
-    options = parser.parse_args()
-    check_form(parser, options)
-    try:
-        if options.run is not None:
-            from palm.pipeline.evaluate import coverage_lines, coverage_of_run
-            from palm.pipeline.finished import FinishedRun
 
-            run = FinishedRun.read(options.run)
-            record: dict[str, Any] = coverage_of_run(run, draws=options.draws, level=options.level, seed=options.seed)
-            lines = coverage_lines(record)
-        else:
-            if options.kl is None or options.reference is None:
-                parser.error("--reference, --kl: expected both with --policy, since the optimum is relative to the reference")
-            policies = parse_policies(parser, options.policy)
-            samples = {name: read_samples(path) for name, path in policies.items()}
-            prompts = prompts_of(read_samples(options.reference), samples, kl=options.kl)
-            users = None if options.users is None else read_users(options.users, prompts.rewards.shape[2])
-            rows = gap_table(prompts, users, draws=options.draws, level=options.level, seed=options.seed)
-            record = {"rows": [row.record() for row in rows], "prompts": len(prompts.rewards)}
-            lines = markdown_table(record["rows"])
+    def evaluate(options: argparse.Namespace) -> Evaluation:
+        record, lines = _of_run(options) if options.run is not None else _of_files(parser, options)
         if options.plots is not None:
             from palm.evaluation.evaluation_pictures import write_pictures
 
             write_pictures(options.plots, coverage=record)
-    except (ArtifactError, OSError, ValueError) as error:
-        parser.error(str(error))
-    print("\n".join(lines))
-    print(json_line(record))
+        return record, lines
+
+    print_evaluation(parser, evaluate)
+
+
+def _of_run(options: argparse.Namespace) -> Evaluation:
+    from palm.pipeline.evaluate import coverage_lines, coverage_of_run
+    from palm.pipeline.finished import FinishedRun
+
+    record = coverage_of_run(FinishedRun.read(options.run), draws=options.draws, level=options.level, seed=options.seed)
+    return record, coverage_lines(record)
+
+
+def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Evaluation:
+    if options.kl is None or options.reference is None:
+        parser.error("--reference, --kl: expected both with --policy, since the optimum is relative to the reference")
+    policies = parse_policies(parser, options.policy)
+    samples = {name: read_samples(path) for name, path in policies.items()}
+    prompts = prompts_of(read_samples(options.reference), samples, kl=options.kl)
+    users = None if options.users is None else read_users(options.users, prompts.rewards.shape[2])
+    rows = [row.record() for row in gap_table(prompts, users, draws=options.draws, level=options.level, seed=options.seed)]
+    return {"rows": rows, "prompts": len(prompts.rewards)}, markdown_table(rows)
 
 
 if __name__ == "__main__":

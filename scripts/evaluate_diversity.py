@@ -21,11 +21,9 @@ Intervals over prompts: bootstrap for whom policies serve, jackknife for texts. 
 """
 
 import argparse
-from typing import Any
 
-from benchmarks.policy_files import add_file_arguments, check_form, parse_policies
+from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation
 
-from palm.artifacts import ArtifactError, json_line
 from palm.data.schema import plain_text
 from palm.evaluation.files import check_same_prompts, read_samples
 from palm.evaluation.tables import markdown_table
@@ -37,39 +35,41 @@ from palm.progress import bars
 
 def main() -> None:
     """Read or sample, compare, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_file_arguments(parser)
+    parser = policy_parser(__doc__)
     parser.add_argument("--samples", type=int, default=4, help="new responses to each prompt (default: 4); 0: the run's own texts")
     parser.add_argument("--prompts", type=int, default=40, help="held-out prompts, at most (default: 40)")
     parser.add_argument("--features", default=TFIDF, help="of the Vendi score: tfidf (default), or a language model's folder or id")
-    options = parser.parse_args()
-    check_form(parser, options)
-    try:
-        if options.run is not None:
-            from palm.pipeline.finished import FinishedRun
 
-            settings = {name: getattr(options, name) for name in ("draws", "level", "samples", "prompts", "features", "seed")}
-            record: dict[str, Any] = diversity_of_run(FinishedRun.read(options.run), track=bars, **settings)
-            lines = diversity_lines(record)
-        else:
-            files = parse_policies(parser, options.policy) | ({"reference": options.reference} if options.reference else {})
-            samples = {name: read_samples(path) for name, path in files.items()}
-            check_same_prompts(samples)
-            texts = {name: [[plain_text(text) for text in row] for row in found.responses] for name, found in samples.items()}
-            kernel = word_kernel if options.features == TFIDF else model_kernel(options.features)
-            record = {"writing": writing(texts, kernel=kernel, level=options.level, seed=options.seed).record()}
-            between = record["writing"]["between"]
-            lines = markdown_table(record["writing"]["policies"]) + (["", *markdown_table([between])] if between else [])
+    def evaluate(options: argparse.Namespace) -> Evaluation:
+        record, lines = _of_run(options) if options.run is not None else _of_files(parser, options)
         if options.plots is not None:
             from palm.evaluation.evaluation_pictures import write_pictures
 
             if options.run is None:
                 parser.error("--plots: expected a run's folder, whose policies serve users; got files")
             write_pictures(options.plots, diversity=record)
-    except (ArtifactError, OSError, ValueError) as error:
-        parser.error(str(error))
-    print("\n".join(lines))
-    print(json_line(record))
+        return record, lines
+
+    print_evaluation(parser, evaluate)
+
+
+def _of_run(options: argparse.Namespace) -> Evaluation:
+    from palm.pipeline.finished import FinishedRun
+
+    settings = {name: getattr(options, name) for name in ("draws", "level", "samples", "prompts", "features", "seed")}
+    record = diversity_of_run(FinishedRun.read(options.run), track=bars, **settings)
+    return record, diversity_lines(record)
+
+
+def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Evaluation:
+    files = parse_policies(parser, options.policy) | ({"reference": options.reference} if options.reference else {})
+    samples = {name: read_samples(path) for name, path in files.items()}
+    check_same_prompts(samples)
+    texts = {name: [[plain_text(text) for text in row] for row in found.responses] for name, found in samples.items()}
+    kernel = word_kernel if options.features == TFIDF else model_kernel(options.features)
+    record = {"writing": writing(texts, kernel=kernel, level=options.level, seed=options.seed).record()}
+    between = record["writing"]["between"]
+    return record, markdown_table(record["writing"]["policies"]) + (["", *markdown_table([between])] if between else [])
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ ORDER = (
     "evaluation",
     "routing",
     "pipeline",
+    "commands",
     "cli",
 )
 SOURCE = Path(palm.__file__).parent

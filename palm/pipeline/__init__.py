@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from palm.pipeline.checks import check
-    from palm.pipeline.config import Config, ConfigError, load_config
+    from palm.pipeline.config import Config, ConfigError
+    from palm.pipeline.read_config import load_config
     from palm.pipeline.runner import Pipeline, PipelineError, State
     from palm.pipeline.stages import STAGES
 
@@ -20,7 +21,7 @@ _HOMES = {
     "PipelineError": "palm.pipeline.runner",
     "State": "palm.pipeline.runner",
     "check": "palm.pipeline.checks",
-    "load_config": "palm.pipeline.config",
+    "load_config": "palm.pipeline.read_config",
 }
 
 __all__ = ["STAGES", "Config", "ConfigError", "Pipeline", "PipelineError", "State", "check", "load_config"]

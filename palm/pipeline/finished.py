@@ -11,9 +11,10 @@ from palm.artifacts import ArtifactError, Manifest, read_json, read_manifest
 from palm.data.candidates import Candidates
 from palm.data.schema import Text
 from palm.evaluation.measure import Measured
-from palm.pipeline.config import Config, config_of
+from palm.pipeline.config import Config
 from palm.pipeline.measure_stages import read_measured
 from palm.pipeline.plan_stages import read_candidates, read_tensor
+from palm.pipeline.read_config import config_of
 from palm.pipeline.runner import Context
 from palm.pipeline.summaries import SUMMARIES
 from palm.portfolio import OnPrompts, Portfolio

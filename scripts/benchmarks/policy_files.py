@@ -1,11 +1,18 @@
-"""Arguments of the scripts that evaluate policies, of a finished run or from plain files."""
+"""What the scripts that evaluate policies share, of a finished run or from plain files: arguments, errors, what is printed."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from palm.artifacts import ArtifactError, json_line
+
+Evaluation = tuple[dict[str, Any], list[str]]
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the policies are, and of intervals and pictures."""
+def policy_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with arguments for where the policies are, and of intervals and pictures."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", type=Path, help="folder of a finished run, such as runs/planted")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=FILE", help="a policy's samples; several times")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="the reference policy's samples, its candidates (files)")
@@ -13,13 +20,26 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write pictures there, as SVG (needs Matplotlib)")
+    return parser
 
 
-def check_form(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """See that either a run or files are given."""
+def print_evaluation(parser: argparse.ArgumentParser, evaluate: Callable[[argparse.Namespace], Evaluation]) -> None:
+    """Read the arguments, evaluate, and print a table and one JSON line; expected errors are the parser's.
+
+    Args:
+        parser: of `policy_parser`.
+        evaluate: options -> the record for the JSON line, and the table's lines.
+    """
+    options = parser.parse_args()
     if (options.run is None) == (not options.policy):
         given = "both" if options.policy else "neither"
         parser.error(f"RUN, --policy: expected the folder of a run or policies' files, got {given}")
+    try:
+        record, lines = evaluate(options)
+    except (ArtifactError, OSError, ValueError) as error:
+        parser.error(str(error))
+    print("\n".join(lines))
+    print(json_line(record))
 
 
 def parse_policies(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, Path]:

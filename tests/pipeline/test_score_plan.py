@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from palm.cli import main
-from palm.pipeline.config import read_config
+from palm.pipeline.read_config import read_config
 from palm.pipeline.score_plan import ScorePlan, run_score_plan
 from palm.portfolio import Portfolio, certify, held_out_confidence
 from palm.portfolio.gibbs import GibbsOracle

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from palm.pipeline import check, load_config
-from palm.pipeline.config import read_config
+from palm.pipeline.read_config import read_config
 from palm.pipeline.reward_config import RewardTraining, check_reward_training
 from palm.pipeline.score_plan import ScorePlan
 

@@ -17,8 +17,9 @@ import pytest
 from palm import cli
 from palm.artifacts import read_json, read_manifest
 from palm.features.encode import embed, load_encoder
-from palm.pipeline.config import ConfigError, read_config
+from palm.pipeline.config import ConfigError
 from palm.pipeline.data_stages import read_pairs
+from palm.pipeline.read_config import read_config
 from palm.pipeline.reward_config import RewardTraining, check_reward_training
 from palm.pipeline.reward_stages import reward_pipeline
 from palm.progress import silent

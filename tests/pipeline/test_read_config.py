@@ -1,4 +1,4 @@
-"""palm.pipeline.config: unknown keys are fatal, types are checked, overrides are YAML too."""
+"""palm.pipeline.read_config: unknown keys are fatal, types are checked, overrides are YAML too."""
 
 from pathlib import Path
 from typing import Any

@@ -1,0 +1,1 @@
+"""What the `palm` command and the recipes do; `palm.cli` makes one command of it."""
