@@ -59,20 +59,25 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that standard parsers read: a number that is not finite (a gap without bound, say) becomes null."""
-    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_without_infinities(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(value: Any) -> str:
     """One line of JSON that standard parsers read, numbers that are not finite as null."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _without_infinities(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return finite_or_none(value)
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: _without_infinities(entry) for key, entry in value.items()}
+    return [_without_infinities(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def finite_or_none(number: float | None) -> float | None:
+    """A number as JSON has it: None for what is not finite, and for None."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def read_json(path: Path) -> Any:
