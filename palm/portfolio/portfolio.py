@@ -79,6 +79,17 @@ class Portfolio(HubObject):
     def __len__(self) -> int:
         return len(self.weights)
 
+    @property
+    def certified(self) -> Certificate:
+        """The certificate.
+
+        Raises:
+            ValueError: none was made for these values.
+        """
+        if self.certificate is None:
+            raise ValueError("certificate: expected a portfolio with one, got none; see `certify`")
+        return self.certificate
+
     def served(self, weights: np.ndarray) -> np.ndarray:
         """(n,) utility of the best member, the reference included, at each of (n, K) weights."""
         return served_utility(check_weights(weights, bases=len(self.reference)), self.value, self.cost, self.reference)
