@@ -59,20 +59,25 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON that standard parsers read: a number that is not finite (a gap without bound, say) becomes null."""
-    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_without_infinities(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(value: Any) -> str:
     """One line of JSON that standard parsers read, numbers that are not finite as null."""
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_without_infinities(value), ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _without_infinities(value: Any) -> Any:
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return finite_or_none(value)
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+        return {key: _without_infinities(entry) for key, entry in value.items()}
+    return [_without_infinities(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def finite_or_none(number: float | None) -> float | None:
+    """A number as JSON has it: None for what is not finite, and for None."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def read_json(path: Path) -> Any:
@@ -87,59 +92,6 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{path}: expected complete JSON, but reading it failed: {error}") from error
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as safetensors, atomically."""
-    from safetensors.numpy import save
-
-    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a safetensors file into memory.
-
-    Raises:
-        ArtifactError: the file is missing, truncated or not safetensors; the message names it.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ArtifactError(f"{path}: expected a complete safetensors file, but reading it failed: {error}") from error
-
-
-def map_array(path: Path, name: str) -> np.ndarray:
-    """Memory-map one array of a safetensors file, read-only.
-
-    Raises:
-        ArtifactError: the file is missing, truncated, or has no array of that name and of a kind that NumPy can map.
-    """
-    types = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length)) if length <= size else None
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{path}: expected a complete safetensors file, but reading it failed: {error}") from error
-    entries = {} if not isinstance(header, dict) else {key: value for key, value in header.items() if key != "__metadata__"}
-    if name not in entries or 8 + length + max(value["data_offsets"][1] for value in entries.values()) > size:
-        raise ArtifactError(f"{path}: expected a complete safetensors file with an array {name!r}; it is truncated or lacks it")
-    entry = entries[name]
-    if entry["dtype"] not in types:
-        raise ArtifactError(f"{path}: expected the array {name!r} to be of {', '.join(types)}, got {entry['dtype']}")
-    if 0 in entry["shape"]:  # an empty file region cannot be mapped
-        return np.zeros(entry["shape"], dtype=types[entry["dtype"]])
-    return np.memmap(
-        path, dtype=types[entry["dtype"]], mode="r", offset=8 + length + entry["data_offsets"][0], shape=tuple(entry["shape"])
-    )
 
 
 def digest(value: Any) -> str:

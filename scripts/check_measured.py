@@ -30,7 +30,7 @@ from palm.evaluation.measure import from_samples
 from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import read_candidates
-from palm.pipeline.policy_texts import PolicyTexts, write_and_score
+from palm.pipeline.policy_texts import ScoredTexts, write_and_score
 from palm.policies.adapters import Members
 from palm.progress import bars
 from palm.seeds import derive_seed
@@ -38,7 +38,7 @@ from palm.seeds import derive_seed
 _LEAST = 0.93
 
 
-def write_world(run: FinishedRun, size: int, *, seed: int) -> dict[str, PolicyTexts]:
+def write_world(run: FinishedRun, size: int, *, seed: int) -> dict[str, ScoredTexts]:
     """What each member answers to all prompts of a run, `size` times."""
     prompts = [*read_candidates(run.folder / "sample", "plan").prompts, *run.candidates.prompts]
     context = run.context(run.folder / "evaluation" / "check-measured" / f"{size}-{seed}", track=bars)
@@ -62,7 +62,7 @@ def statistics(
 
 
 def check(
-    world: PolicyTexts, weight: np.ndarray, kl: float, *, prompts: int, samples: int, repeats: int, seed: int
+    world: ScoredTexts, weight: np.ndarray, kl: float, *, prompts: int, samples: int, repeats: int, seed: int
 ) -> dict[str, Any]:
     """By statistic: truth, share of intervals that hold it, median width."""
     size = len(world.texts[0])

@@ -17,6 +17,7 @@ ORDER = (
     "ranks",
     "threads",
     "artifacts",
+    "arrays",
     "hub",
     "data",
     "lm",
@@ -154,7 +155,16 @@ def test_the_check_finds_what_goes_the_other_way(made_up, files, problem):
         assert problem in found
 
 
-LIGHT = ("palm", "palm.routing", "palm.portfolio", "palm.simplex", "palm.artifacts", "palm.rewards.users", "palm.rewards")
+LIGHT = (
+    "palm",
+    "palm.routing",
+    "palm.portfolio",
+    "palm.simplex",
+    "palm.artifacts",
+    "palm.arrays",
+    "palm.rewards.users",
+    "palm.rewards",
+)
 
 
 def loaded_by(*statements):

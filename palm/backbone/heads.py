@@ -1,5 +1,6 @@
 """What a method puts on top of a backbone: the contract of heads."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
@@ -11,7 +12,7 @@ from palm.features.pairs import PairFeatures
 from palm.rewards.base import RewardModel
 
 
-class HeadModule(torch.nn.Module):
+class HeadModule(torch.nn.Module, ABC):
     """What is trained beside the backbone; reads standardised features.
 
     Attributes:
@@ -31,9 +32,9 @@ class HeadModule(torch.nn.Module):
         """(t, d) features as heads read them."""
         return (features - self.centre) / self.scale
 
+    @abstractmethod
     def loss(self, features: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The loss of a part (`palm.backbone.batches`) given (t, d) standardised features of its texts."""
-        raise NotImplementedError
 
     def own_rates(self) -> dict[str, float]:
         """Learning rates of parameters, by name, that have one of their own."""

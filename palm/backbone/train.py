@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from transformers import TrainerState
 
-from palm.artifacts import read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import read_json, write_json
 from palm.backbone.batches import Batches
 from palm.backbone.heads import Head
 from palm.backbone.model import RewardBackbone, lora_config, save_backbone

@@ -57,16 +57,7 @@ def split_users(
     Raises:
         ValueError: an argument is out of range, there are no users, or too few users have enough separate groups.
     """
-    if isinstance(unseen, bool) or not unseen >= 0 or (isinstance(unseen, float) and unseen >= 1):
-        raise ValueError(f"unseen: expected a share from 0 to below 1 or a number of users, got {unseen!r}")
-    if shots < 0:
-        raise ValueError(f"shots: expected at least 0, got {shots}")
-    if not 0 <= test < 1:
-        raise ValueError(f"test: expected a share from 0 to below 1, got {test}")
-    if train_pairs is not None and train_pairs < 1:
-        raise ValueError(f"train_pairs: expected at least 1 or None, got {train_pairs}")
-    if seed < 0:
-        raise ValueError(f"seed: expected at least 0, got {seed}")
+    _check(unseen, shots, test, train_pairs, seed)
     rng, capping = (np.random.default_rng(part) for part in (seed, [seed, 1]))  # who is tested on what does not hang on the cap
     names, user = np.unique(np.asarray(pairs["user"], dtype=object).astype(str), return_inverse=True)
     counts = np.bincount(user, minlength=len(names))
@@ -107,6 +98,19 @@ def split_users(
         sides["seen_test"].append(tested)
     rows = {name: np.sort(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64) for name, parts in sides.items()}
     return Splits(**{name: pairs.select(index) for name, index in rows.items()}, rows=rows)
+
+
+def _check(unseen: float | int, shots: int, test: float, train_pairs: int | None, seed: int) -> None:
+    if isinstance(unseen, bool) or not unseen >= 0 or (isinstance(unseen, float) and unseen >= 1):
+        raise ValueError(f"unseen: expected a share from 0 to below 1 or a number of users, got {unseen!r}")
+    if shots < 0:
+        raise ValueError(f"shots: expected at least 0, got {shots}")
+    if not 0 <= test < 1:
+        raise ValueError(f"test: expected a share from 0 to below 1, got {test}")
+    if train_pairs is not None and train_pairs < 1:
+        raise ValueError(f"train_pairs: expected at least 1 or None, got {train_pairs}")
+    if seed < 0:
+        raise ValueError(f"seed: expected at least 0, got {seed}")
 
 
 def split_groups(pairs: Dataset, *, test: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

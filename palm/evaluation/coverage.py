@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palm.artifacts import finite_or_none
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.portfolio.certify import Certificate, certify
 from palm.portfolio.oracle import Oracle
@@ -35,14 +36,14 @@ class Coverage:
     def record(self) -> dict[str, object]:
         """JSON form; the certificate's main numbers only."""
         return {
-            "worst_epsilon": _finite(self.certificate.epsilon),
+            "worst_epsilon": finite_or_none(self.certificate.epsilon),
             "worst_delta": self.certificate.delta,
             "captured_gain": self.certificate.captured_gain,
-            "mean_epsilon": _finite(self.mean_epsilon),
+            "mean_epsilon": finite_or_none(self.mean_epsilon),
             "mean_delta": self.mean_delta,
             "users": self.users,
             "user_regret": None if self.user_regret is None else self.user_regret.record(),
-            "user_worst_epsilon": _finite(self.user_worst_epsilon),
+            "user_worst_epsilon": finite_or_none(self.user_worst_epsilon),
             "user_gain": None if self.user_gain is None else self.user_gain.record(),
         }
 
@@ -79,8 +80,3 @@ def coverage(
         user_worst_epsilon=worst,
         user_gain=gain,
     )
-
-
-def _finite(number: float | None) -> float | None:
-    """None for infinity, which JSON has not."""
-    return number if number is not None and np.isfinite(number) else None

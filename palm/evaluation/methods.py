@@ -22,7 +22,7 @@ ALL = "unseen all"
 
 
 @dataclass(frozen=True)
-class Judged:
+class MethodRun:
     """One method on one split.
 
     Attributes:
@@ -76,7 +76,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def judge(spec: str, task: Task, *, shots: Sequence[int], seed: int) -> Judged:
+def judge(spec: str, task: Task, *, shots: Sequence[int], seed: int) -> MethodRun:
     """Fit a method and judge it.
 
     Args:
@@ -98,7 +98,7 @@ def judge(spec: str, task: Task, *, shots: Sequence[int], seed: int) -> Judged:
     terciles = [part.mean for part in accuracy_by_uncertainty(found[ALL], users, seed=seed)]
     error = reliability(model, task.unseen_test, users).error
     details = dict(getattr(model, "details", {}))
-    return Judged(found, terciles, error, fitted, 1000 * took / len(users), details)
+    return MethodRun(found, terciles, error, fitted, 1000 * took / len(users), details)
 
 
 def contexts(task: Task, shots: Sequence[int], seed: int) -> dict[str, PairFeatures]:
@@ -128,7 +128,7 @@ def compare_methods(
         rows of JSON values: means and 95 % intervals over users, each user's figures averaged over the splits that they are in.
     """
     specs = [BASELINE, *(method for method in methods if method != BASELINE)]
-    runs: dict[str, list[Judged]] = {spec: [] for spec in specs}
+    runs: dict[str, list[MethodRun]] = {spec: [] for spec in specs}
     with track("fits", len(specs) * len(seeds)) as advance:
         for seed in seeds:
             task = make(seed)
@@ -139,7 +139,7 @@ def compare_methods(
     return [{"method": spec, **_row(runs[spec], base)} for spec in specs]
 
 
-def _row(runs: list[Judged], base: dict[str, Accuracy]) -> dict[str, Any]:
+def _row(runs: list[MethodRun], base: dict[str, Accuracy]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for part, reference in base.items():
         found = pooled([run.found[part] for run in runs])

@@ -14,7 +14,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from palm.artifacts import write_text
+from palm.artifacts import finite_or_none, write_text
 from palm.evaluation.cell_pictures import cells_picture
 from palm.evaluation.headlines import cards, interval, number, percent, policies, sentences
 from palm.evaluation.pictures import COLOURS, REFERENCE_COLOUR, SizePoint, Span, colours, size_picture, span_picture
@@ -105,7 +105,7 @@ def _pictures(data: ReportData) -> dict[str, Markup]:
 
 def _sizes(data: ReportData) -> str:
     plan, size = data.certificate("held_out"), len(data.portfolio)
-    held_out = SizePoint(size, plan.epsilon if np.isfinite(plan.epsilon) else None, plan.captured_gain, plan.size_at_least)
+    held_out = SizePoint(size, finite_or_none(plan.epsilon), plan.captured_gain, plan.size_at_least)
     single = data.best_single if size > 1 else None
     return size_picture(
         data.curve,

@@ -36,7 +36,7 @@ class MemberRow:
 
 
 @dataclass(frozen=True)
-class GapRow:
+class SingleRow:
     """Measured gaps of one trained policy on its own.
 
     Attributes:
@@ -189,7 +189,7 @@ class ReportData:
     simplex_share: Mapping[str, float] = field(default_factory=dict)
     curve: tuple[SizePoint, ...] = ()
     members: tuple[MemberRow, ...] = ()
-    singles: tuple[GapRow, ...] = ()
+    singles: tuple[SingleRow, ...] = ()
     accuracy: tuple[AccuracyRow, ...] = ()
     served: tuple[ServedRow, ...] = ()
     writing: tuple[WritingRow, ...] = ()
@@ -215,7 +215,7 @@ class ReportData:
         return np.vstack([np.zeros((0, len(self.portfolio.bases))), *self.users.values()])
 
     @property
-    def best_single(self) -> GapRow | None:
+    def best_single(self) -> SingleRow | None:
         """The trained policy that alone captures most for the weight it serves worst."""
         return max(self.singles, key=lambda row: row.captured_gain, default=None)
 

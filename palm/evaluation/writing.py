@@ -19,7 +19,7 @@ Kernel = Callable[[Sequence[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class WritingRow:
+class PolicyTexts:
     """One policy's texts.
 
     Attributes:
@@ -68,10 +68,10 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Writing:
+class WritingFound:
     """What `writing` found: a row for each policy, and all of them against each other (None for fewer than two)."""
 
-    policies: tuple[WritingRow, ...]
+    policies: tuple[PolicyTexts, ...]
     between: Between | None
 
     def record(self) -> dict[str, object]:
@@ -88,7 +88,7 @@ def writing(
     groups: int = 12,
     level: float = 0.95,
     seed: int = 0,
-) -> Writing:
+) -> WritingFound:
     """Measure what policies wrote to the same prompts.
 
     Args:
@@ -128,7 +128,7 @@ def writing(
     for number, name in enumerate(kept):
         own = policy == number
         rows.append(
-            WritingRow(
+            PolicyTexts(
                 policy=name,
                 texts=int(own.sum()),
                 distinct_1=estimate(lambda at: distinct_n([everything[row] for row in at], 1), own, 0, 1),
@@ -138,7 +138,7 @@ def writing(
             )
         )
     if len(kept) < 2:
-        return Writing(tuple(rows), None)
+        return WritingFound(tuple(rows), None)
     everyone = np.ones(len(policy), dtype=bool)
     same = as_if_same(similar, policy, prompt, seed=seed)
     between = Between(
@@ -148,7 +148,7 @@ def writing(
         float(same.max()),
         estimate(lambda at: _between_bleu([words[row] for row in at], policy[at]), everyone, 0, 1),
     )
-    return Writing(tuple(rows), between)
+    return WritingFound(tuple(rows), between)
 
 
 def _first(rows: Sequence[Sequence[str]], most: int) -> tuple[list[str], np.ndarray]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from palm.artifacts import ArtifactError, digest, map_array, read_json, write_arrays, write_json
+from palm.arrays import map_array, write_arrays
+from palm.artifacts import ArtifactError, digest, read_json, write_json
 from palm.data.schema import Text, text_id
 from palm.features.pairs import PairFeatures
 from palm.features.pooling import POOLINGS, pad_texts, pool, pooled_width

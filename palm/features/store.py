@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, map_array, read_json, write_json
+from palm.arrays import map_array
+from palm.artifacts import ArtifactError, read_json, write_json
 
 INDEX = "features.json"
 _CHUNK = 2**20  # numbers converted to float32 at a time: 4 MiB, which stay in cache

@@ -42,7 +42,7 @@ Values and KL costs below are {portfolio.origin}.
 
 ## Certificate
 
-{_certificate(portfolio)}
+{_certificate_in_words(portfolio)}
 {calibration}
 ## Use
 
@@ -60,7 +60,7 @@ With PEFT: `PeftModel.from_pretrained(base_model, "policies/{portfolio.ids[0] if
 """
 
 
-def _certificate(portfolio: Portfolio) -> str:
+def _certificate_in_words(portfolio: Portfolio) -> str:
     certificate = portfolio.certificate
     if certificate is None:
         return "None was made."

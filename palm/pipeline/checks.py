@@ -53,7 +53,7 @@ def check(config: Config) -> None:
 
 def _check_choices(config: Config) -> None:
     from palm.features.pooling import POOLINGS
-    from palm.portfolio.plan import METHODS
+    from palm.portfolio.plan_checks import METHODS
     from palm.routing.router import RULES
 
     dtypes = (None, "float32", "float16", "bfloat16")

@@ -11,7 +11,8 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Dataset
 
-from palm.artifacts import digest, digest_file, digest_tree, read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import digest, digest_file, digest_tree, read_json, write_json
 from palm.data.drawn import load_drawn
 from palm.data.loaders import load_pairs
 from palm.data.planted import World, make_world, write_corpus

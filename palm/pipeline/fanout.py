@@ -13,7 +13,7 @@ from palm.artifacts import write_json
 from palm.pipeline.config import ConfigError, LaunchConfig, as_record
 from palm.pipeline.policy_stages import read_members, train_in_process
 from palm.pipeline.runner import Context, Pipeline, PipelineError
-from palm.policies.jobs import Job, Manifest, held
+from palm.policies.jobs import Job, JobManifest, held
 from palm.policies.launchers import LAUNCHERS, JobError, Resources, run_pool, run_ray
 from palm.policies.train import is_trained, read_logs
 from palm.ranks import barrier, rank, ranks
@@ -71,7 +71,7 @@ def run_train(context: Context) -> None:
         write_json(context.folder / "training.json", logs)
 
 
-def prepare_jobs(context: Context) -> Manifest:
+def prepare_jobs(context: Context) -> JobManifest:
     """Make what members share, and write the manifest of those that are not trained yet."""
     jobs_folder = _jobs_folder(context)
     left = [member for member in read_members(context) if not is_trained(context.folder / member.id)]
@@ -86,12 +86,12 @@ def prepare_jobs(context: Context) -> Manifest:
         Job(member.id, tuple(member.weight.tolist()), (*command, member.id), str((jobs_folder / f"{member.id}.log").resolve()))
         for member in left
     ]
-    manifest = Manifest(str(Path.cwd()), tuple(jobs))
+    manifest = JobManifest(str(Path.cwd()), tuple(jobs))
     manifest.save(jobs_folder / MANIFEST)
     return manifest
 
 
-def write_jobs(pipeline: Pipeline) -> tuple[Path, Manifest] | None:
+def write_jobs(pipeline: Pipeline) -> tuple[Path, JobManifest] | None:
     """Prepare stage train for others to do; the manifest and where it is, or None if the stage is done."""
     with pipeline.alone():
         context = pipeline.opened("train", make=True)

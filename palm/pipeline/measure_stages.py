@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import read_json, write_json
 from palm.data.candidates import Candidates
 from palm.data.planted import basis_rewards
 from palm.data.schema import Text, plain_text

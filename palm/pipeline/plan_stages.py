@@ -155,17 +155,12 @@ def curve_record(curve: list[CurvePoint], planned: Portfolio) -> list[dict[str, 
     """Points of gap against size for plan.json; two searches may end in different places: the plan may be the best of its size."""
     points = []
     for point in curve:
-        found = _certificate(point.portfolio)
-        if len(planned) <= point.size and _certificate(planned).epsilon < found.epsilon and not _certificate(planned).given_delta:
-            found = _certificate(planned)
+        found, whole = point.portfolio.certified, planned.certified
+        if len(planned) <= point.size and whole.epsilon < found.epsilon and not whole.given_delta:
+            found = whole
         shown = {name: getattr(found, name) for name in ("epsilon", "captured_gain", "size_at_least")}
         points.append({"size": point.size, **shown, "epsilon_at_least": point.epsilon_at_least, "hypervolume": point.hypervolume})
     return points
-
-
-def _certificate(portfolio: Portfolio) -> Any:
-    assert portfolio.certificate is not None
-    return portfolio.certificate
 
 
 def _stands_for(oracle: GibbsOracle, name: str, weight: np.ndarray, trained: dict[str, np.ndarray]) -> str | None:

@@ -16,7 +16,7 @@ from palm.policies.adapters import Members
 
 
 @dataclass(frozen=True)
-class PolicyTexts:
+class ScoredTexts:
     """Responses of one policy, prompt after prompt.
 
     Attributes:
@@ -35,7 +35,7 @@ class PolicyTexts:
         return from_samples(self.basis, self.kl, len(self.texts[0]), log_ratio=self.log_ratio)
 
 
-def write_and_score(context: Context, members: Members, name: str, prompts: list[Text], *, count: int, seed: int) -> PolicyTexts:
+def write_and_score(context: Context, members: Members, name: str, prompts: list[Text], *, count: int, seed: int) -> ScoredTexts:
     """Sample `count` responses to each prompt from the policy `name`, as long as candidates may be, and score them."""
     config = context.config
     with members.policy(name) as policy:
@@ -58,7 +58,7 @@ def write_and_score(context: Context, members: Members, name: str, prompts: list
         ]
         kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
     texts: list[list[Text]] = [[sample.text for sample in row] for row in samples]
-    return PolicyTexts(texts, score_responses(context, name, prompts, texts), kl, log_ratio)
+    return ScoredTexts(texts, score_responses(context, name, prompts, texts), kl, log_ratio)
 
 
 def score_responses(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:

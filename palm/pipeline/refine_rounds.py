@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_json, write_arrays, write_json
+from palm.arrays import write_arrays
+from palm.artifacts import read_json, write_json
 from palm.data.candidates import split_prompts
 from palm.evaluation.intervals import Estimate
 from palm.evaluation.measure import Measured

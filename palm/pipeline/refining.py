@@ -88,10 +88,9 @@ def refine(pipeline: Pipeline) -> Path:
         stopped = ""
         while not stopped:
             now = choosing.certified(work.planned, policies, delta=settings.delta)
-            assert now.certificate is not None
             spent = np.array([record["weight"] for record in records if not record["helped"]])
             weight = hardest_weight(now, choosing.oracle, epsilon=settings.epsilon, delta=settings.delta, spent=spent)
-            if now.certificate.epsilon <= settings.epsilon:
+            if now.certified.epsilon <= settings.epsilon:
                 stopped = _REACHED
             elif weight is None:
                 stopped = _NOTHING
@@ -100,7 +99,7 @@ def refine(pipeline: Pipeline) -> Path:
             if stopped or weight is None:
                 break
             words = in_words(weight, work.planned.bases)
-            say(f"refine: gap {now.certificate.epsilon:.1%} with {len(policies)} policies; the weight to train for: {words}")
+            say(f"refine: gap {now.certified.epsilon:.1%} with {len(policies)} policies; the weight to train for: {words}")
             record, policy = _round(work, len(records) + 1, policies, others, weight)
             records.append(record)
             policies.append(policy)

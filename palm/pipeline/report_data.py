@@ -11,7 +11,7 @@ from palm.data.schema import Text
 from palm.evaluation.intervals import Estimate
 from palm.evaluation.pictures import SizePoint
 from palm.evaluation.report import ReportData
-from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, GapRow, MemberRow, ServedRow, Truth, WritingRow
+from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, MemberRow, ServedRow, SingleRow, Truth, WritingRow
 from palm.pipeline.measure_stages import read_results
 from palm.pipeline.plan_stages import POOL, baseline_names, read_candidates
 from palm.pipeline.policy_stages import read_plan
@@ -50,7 +50,7 @@ def collect(context: Context) -> ReportData:
         simplex_share=dict(zip(ids, diversity["serving_share"], strict=True)),
         curve=tuple(SizePoint(**point) for point in plan["curve"]),
         members=tuple(_member(row) for row in results["members"]),
-        singles=tuple(GapRow(name, name in baseline_names(), **row) for name, row in results["singles"].items()),
+        singles=tuple(SingleRow(name, name in baseline_names(), **row) for name, row in results["singles"].items()),
         accuracy=_accuracy(results["accuracy"]),
         served=_served(context.inputs["route"]),
         writing=tuple(_writing(diversity, name) for name in portfolio.ids),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_json, write_json, write_text
+from palm.artifacts import finite_or_none, read_json, write_json, write_text
 from palm.data.planted import basis_rewards
 from palm.evaluation.measure import Measured
 from palm.evaluation.report import write_report
@@ -50,7 +50,7 @@ def run_route(context: Context) -> None:
                 "policy": str(routes.policy[index]),
                 "weight": posterior.mean[index].round(6).tolist(),
                 "utility": float(routes.utility[index]),
-                "regret_bound": float(routes.regret_bound[index]) if np.isfinite(routes.regret_bound[index]) else None,
+                "regret_bound": finite_or_none(float(routes.regret_bound[index])),
                 "confidence": float(routes.confidence[index]),
             }
     write_json(context.folder / "routes.json", table)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_json, write_arrays, write_json
+from palm.arrays import write_arrays
+from palm.artifacts import read_json, write_json
 from palm.evaluation import accuracy
 from palm.features.encode import Texts, distinct_texts, embed_texts, load_encoder
 from palm.features.pairs import PairFeatures

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palm.artifacts import write_json, write_text
+from palm.artifacts import finite_or_none, write_json, write_text
 from palm.data.attributes import load_scores
 from palm.data.candidates import split_prompts
 from palm.evaluation.pictures import SizePoint
@@ -97,14 +97,10 @@ def run_score_plan(config: ScorePlan, *, track: Track) -> Portfolio:
     )
     points = curve_record(curve, planned)
     write_json(folder / "plan" / "plan.json", {"curve": points})
-    sizes = [SizePoint(**{**point, "epsilon": _finite(point["epsilon"])}) for point in points]
+    sizes = [SizePoint(**{**point, "epsilon": finite_or_none(point["epsilon"])}) for point in points]
     pictures = save_plan_pictures(planned, oracle, sizes, folder / "plan") if config.pictures else []
     prompts = " and ".join(f"{len(part)} prompts {what}" for part, what in zip(parts, ("to plan on", "held out"), strict=True))
     lines = [f"# Plan on {len(table.names)} attributes", "", f"{prompts}, {len(table.scores)} responses.", "", "```"]
     lines += [*show(planned, curve=points), "```", ""] + [f"![{path.stem}](plan/{path.name})" for path in pictures]
     write_text(folder / "report.md", "\n".join(lines) + "\n")
     return planned
-
-
-def _finite(number: float) -> float | None:
-    return number if np.isfinite(number) else None

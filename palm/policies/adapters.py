@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, read_json, write_json
+from palm.arrays import read_arrays
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.lm.load import LanguageModel
 
 CONFIG = "adapter_config.json"

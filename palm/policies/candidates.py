@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError
 from palm.data.schema import Text
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import Encoded, response_logprobs

@@ -35,7 +35,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class JobManifest:
     """All of them.
 
     Attributes:
@@ -51,7 +51,7 @@ class Manifest:
         write_json(path, {"format": FORMAT, "folder": self.folder, "jobs": [asdict(job) for job in self.jobs]})
 
     @classmethod
-    def load(cls, path: Path) -> "Manifest":
+    def load(cls, path: Path) -> "JobManifest":
         """Read it.
 
         Raises:
@@ -67,7 +67,7 @@ class Manifest:
             raise ArtifactError(f"{path}: not a complete manifest of jobs: {error!r}") from error
 
 
-def write_slurm(manifest: Manifest, path: Path, *, options: Sequence[str] = ()) -> None:
+def write_slurm(manifest: JobManifest, path: Path, *, options: Sequence[str] = ()) -> None:
     """Write a Slurm array script with one task per member: `sbatch PATH`.
 
     Args:

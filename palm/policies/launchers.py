@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palm.policies.jobs import Job, Manifest
+from palm.policies.jobs import Job, JobManifest
 from palm.progress import Track, silent
 
 LAUNCHERS = ("inline", "pool", "ray")
@@ -37,7 +37,7 @@ class Resources:
     retries: int = 1
 
 
-def run_pool(manifest: Manifest, resources: Resources, *, track: Track = silent) -> None:
+def run_pool(manifest: JobManifest, resources: Resources, *, track: Track = silent) -> None:
     """Run commands as processes of this machine, a few at a time; returns when all have ended well.
 
     When this process is interrupted its commands are stopped. When it is killed they go on, and whoever trains the same members
@@ -78,7 +78,7 @@ def run_pool(manifest: Manifest, resources: Resources, *, track: Track = silent)
         raise JobError("; ".join(failures))
 
 
-def run_ray(manifest: Manifest, resources: Resources, *, address: str | None = None, track: Track = silent) -> None:
+def run_ray(manifest: JobManifest, resources: Resources, *, address: str | None = None, track: Track = silent) -> None:
     """Run commands as tasks of a Ray cluster; the nodes must see the run's folder under the same path.
 
     Args:

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

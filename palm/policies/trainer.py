@@ -9,6 +9,7 @@ to TRL ~=1.16, which pyproject.toml pins and tests/policies/test_train.py exerci
 
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ class PreparedDPOTrainer(DPOTrainer):
         return dataset
 
 
-class _ReadingTrainer(PreparedDPOTrainer):
+class _ReadingTrainer(PreparedDPOTrainer, ABC):
     """A loss on the log-probabilities of a batch's distinct responses; no TRL metrics, which cost a good part of a small step."""
 
     columns: tuple[str, ...] = ()
@@ -67,9 +68,9 @@ class _ReadingTrainer(PreparedDPOTrainer):
         loss = self.loss_of(logprobs, inputs)
         return (loss, {"logprobs": logprobs}) if return_outputs else loss
 
+    @abstractmethod
     def loss_of(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """The loss of (n,) log-probabilities of the batch's distinct responses."""
-        raise NotImplementedError
 
 
 class PairDPOTrainer(_ReadingTrainer):

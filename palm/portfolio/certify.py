@@ -18,6 +18,7 @@ from palm.portfolio.incompatible import incompatible_on_grid, incompatible_weigh
 from palm.portfolio.oracle import Oracle
 
 _NOTHING_TO_GAIN = 1e-12
+_HARDEST = 48  # corner weights among which incompatible ones are looked for
 
 
 class Policies(Protocol):
@@ -174,22 +175,15 @@ def certify(
     gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta)
     witnesses = captured_witnesses = np.zeros((0, oracle.bases))
     if search_bound and np.isfinite(gap.epsilon):
-        hardest = np.argsort(served / np.maximum(optimum, 1e-300))[:48]
-        among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
-        witnesses = _incompatible(oracle, among, gap.epsilon, delta, grid=incompatible_among is None)
+        by_hardness = corners[np.argsort(served / np.maximum(optimum, 1e-300))]
+        witnesses = _incompatible(oracle, portfolio, by_hardness, gap.epsilon, delta, among=incompatible_among)
     share = gap.captured_given_delta
     if captured_bound and share > 0:
-        hardest = np.argsort((served - base) / np.maximum(optimum - base, 1e-300))[:48]
-        among = np.vstack([portfolio.weights, corners[hardest]]) if incompatible_among is None else incompatible_among
+        by_hardness = corners[np.argsort((served - base) / np.maximum(optimum - base, 1e-300))]
         gains = GainOracle(oracle)
-        captured_witnesses = _incompatible(gains, among, 1 / share - 1, delta / share, grid=incompatible_among is None)
+        captured_witnesses = _incompatible(gains, portfolio, by_hardness, 1 / share - 1, delta / share, among=incompatible_among)
     # What the reference lacks is counted from below: an optimum that is only bounded proves no need for a policy.
     reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta).epsilon <= gap.epsilon
-    slack = (
-        (f"the oracle's policies miss the optimum by at most {oracle.slack:g}, which its bound on the optimum allows for",)
-        if oracle.slack
-        else ()
-    )
     return Certificate(
         epsilon=gap.epsilon,
         delta=gap.delta,
@@ -202,12 +196,7 @@ def certify(
         given_delta=delta,
         size_at_least=max(len(witnesses), int(not reference_suffices)),
         incompatible=witnesses,
-        assumptions=(
-            *oracle.assumptions,
-            "the reference policy is served too, at no cost, and is not counted among the policies",
-            "a user gets the member that is best for their weight (Router, by expected value)",
-            *slack,
-        ),
+        assumptions=_assumptions(oracle),
         captured_gain_given_delta=share,
         worst_weight_captured_given_delta=corners[gap.at_captured_given_delta],
         captured_size_at_least=len(captured_witnesses),
@@ -215,8 +204,22 @@ def certify(
     )
 
 
-def _incompatible(oracle: Oracle, among: np.ndarray, epsilon: float, delta: float, *, grid: bool) -> np.ndarray:
-    """The more of those among given weights and, if asked for, of those on a grid."""
-    witnesses = incompatible_weights(oracle, among, epsilon=epsilon, delta=delta)
-    others = incompatible_on_grid(oracle, epsilon=epsilon, delta=delta) if grid else witnesses
-    return max(witnesses, others, key=len)
+def _incompatible(
+    oracle: Oracle, portfolio: Policies, corners: np.ndarray, epsilon: float, delta: float, *, among: np.ndarray | None
+) -> np.ndarray:
+    """Those among given weights; or the more of those among the portfolio's with the first corners, and of those on a grid."""
+    if among is not None:
+        return incompatible_weights(oracle, among, epsilon=epsilon, delta=delta)
+    own = np.vstack([portfolio.weights, corners[:_HARDEST]])
+    witnesses = incompatible_weights(oracle, own, epsilon=epsilon, delta=delta)
+    return max(witnesses, incompatible_on_grid(oracle, epsilon=epsilon, delta=delta), key=len)
+
+
+def _assumptions(oracle: Oracle) -> tuple[str, ...]:
+    slack = f"the oracle's policies miss the optimum by at most {oracle.slack:g}, which its bound on the optimum allows for"
+    return (
+        *oracle.assumptions,
+        "the reference policy is served too, at no cost, and is not counted among the policies",
+        "a user gets the member that is best for their weight (Router, by expected value)",
+        *((slack,) if oracle.slack else ()),
+    )

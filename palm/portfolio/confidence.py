@@ -102,32 +102,8 @@ def confidence(
         ValueError: an argument is out of range, there are fewer than two prompts, or the prompts are those planned on: a
             portfolio is too good where it was chosen.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
-    if draws < 2:
-        raise ValueError(f"draws: expected at least 2, got {draws}")
-    for name, given in (("epsilon", epsilon), ("delta", delta)):
-        if not given >= 0:
-            raise ValueError(f"{name}: expected at least 0, got {given}")
+    _check(planned, prompts, bernstein, level, epsilon, delta, draws)
     size = len(prompts.rewards)
-    if size < 2:
-        raise ValueError(f"prompts: expected at least 2, got {size}")
-    if len(prompts.value) != len(planned.weights):
-        raise ValueError(
-            f"prompts: expected values of {len(planned.weights)} members as in the portfolio, got {len(prompts.value)}"
-        )
-    if prompts.rewards.shape[2] != len(planned.reference):
-        raise ValueError(f"prompts: expected {len(planned.reference)} bases as in the portfolio, got {prompts.rewards.shape[2]}")
-    if bernstein and (prompts.rewards.min() < 0 or prompts.rewards.max() > 1):
-        raise ValueError(
-            f"prompts: expected rewards in [0, 1], whose range the bounds need, got {prompts.rewards.min():g} to "
-            f"{prompts.rewards.max():g}"
-        )
-    same = np.allclose(prompts.reference.mean(axis=0), planned.reference, rtol=0, atol=1e-12)
-    if bernstein and same and np.ptp(prompts.rewards) > 0:
-        raise ValueError(
-            "prompts: expected other prompts than the portfolio was planned on, got the same; certify on held-out ones"
-        )
     ends = partial(studentised_bounds, planned, prompts, draws=draws, seed=seed, epsilon=epsilon, delta=delta)
     bootstrap, _ = ends(tail=1 - level)
     worst, best = ends(tail=(1 - level) / 2)
@@ -151,6 +127,34 @@ def confidence(
         given_epsilon=epsilon,
         given_delta=delta,
     )
+
+
+def _check(planned: Policies, prompts: OnPrompts, bernstein: bool, level: float, epsilon: float, delta: float, draws: int) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
+    if draws < 2:
+        raise ValueError(f"draws: expected at least 2, got {draws}")
+    for name, given in (("epsilon", epsilon), ("delta", delta)):
+        if not given >= 0:
+            raise ValueError(f"{name}: expected at least 0, got {given}")
+    if len(prompts.rewards) < 2:
+        raise ValueError(f"prompts: expected at least 2, got {len(prompts.rewards)}")
+    if len(prompts.value) != len(planned.weights):
+        raise ValueError(
+            f"prompts: expected values of {len(planned.weights)} members as in the portfolio, got {len(prompts.value)}"
+        )
+    if prompts.rewards.shape[2] != len(planned.reference):
+        raise ValueError(f"prompts: expected {len(planned.reference)} bases as in the portfolio, got {prompts.rewards.shape[2]}")
+    if bernstein and (prompts.rewards.min() < 0 or prompts.rewards.max() > 1):
+        raise ValueError(
+            f"prompts: expected rewards in [0, 1], whose range the bounds need, got {prompts.rewards.min():g} to "
+            f"{prompts.rewards.max():g}"
+        )
+    same = np.allclose(prompts.reference.mean(axis=0), planned.reference, rtol=0, atol=1e-12)
+    if bernstein and same and np.ptp(prompts.rewards) > 0:
+        raise ValueError(
+            "prompts: expected other prompts than the portfolio was planned on, got the same; certify on held-out ones"
+        )
 
 
 def held_out_confidence(

@@ -23,7 +23,7 @@ def corner_weights(values: np.ndarray) -> np.ndarray:
 
     O(m^floor(K / 2)) corners in the worst case; Qhull finds them in about as many steps.
     """
-    values = _undominated(np.asarray(values, dtype=np.float64))
+    values = _preferable(np.asarray(values, dtype=np.float64))
     bases = values.shape[1]
     vertices = np.eye(bases)
     if bases == 1 or len(values) == 1:
@@ -74,7 +74,7 @@ def hull_height(weights: np.ndarray, planes: np.ndarray) -> np.ndarray:
     return height
 
 
-def _undominated(values: np.ndarray) -> np.ndarray:
+def _preferable(values: np.ndarray) -> np.ndarray:
     """Rows that some weight may prefer: without repeats and without rows that another row exceeds everywhere."""
     values = np.unique(values, axis=0)
     keep = np.ones(len(values), dtype=bool)

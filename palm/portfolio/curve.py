@@ -38,8 +38,7 @@ class CurvePoint:
     @property
     def epsilon(self) -> float:
         """The portfolio's multiplicative gap over the whole simplex."""
-        assert self.portfolio.certificate is not None
-        return self.portfolio.certificate.epsilon
+        return self.portfolio.certified.epsilon
 
     @property
     def epsilon_at_least(self) -> float:
@@ -77,23 +76,18 @@ def plan_curve(
         else:
             pool, chosen = fixed_size_search(oracle, size=size, pool=pool, effort=Effort(effort), advance=advance)
             found = finish(oracle, pool, chosen, (), 0.0)
-        if portfolios and _epsilon(portfolios[-1]) <= _epsilon(found):
+        if portfolios and portfolios[-1].certified.epsilon <= found.certified.epsilon:
             found = portfolios[-1]  # fewer policies did as well
         portfolios.append(found)
     least = _bounds(oracle, portfolios, sizes) if bounds else [LeastGap(size, 0.0, np.zeros((0, oracle.bases))) for size in sizes]
     return [CurvePoint(*each) for each in zip(sizes, portfolios, least, *_offered(portfolios), strict=True)]
 
 
-def _epsilon(portfolio: Portfolio) -> float:
-    assert portfolio.certificate is not None
-    return portfolio.certificate.epsilon
-
-
 def _bounds(oracle: Oracle, portfolios: list[Portfolio], sizes: list[int]) -> list[LeastGap]:
     """Bounds for some sizes, looked for where the portfolios found are worst and where they were made for."""
     if not sizes:
         return []
-    worst = [portfolio.certificate.worst_weight for portfolio in portfolios if portfolio.certificate is not None]
+    worst = [portfolio.certified.worst_weight for portfolio in portfolios]
     among = np.vstack([*worst, *(portfolio.weights for portfolio in portfolios)])
     every = least_gaps(oracle, max(sizes), among=among)
     return [every[size] for size in sizes]

@@ -97,7 +97,7 @@ class _Search:
 
     def alone(self, weights: np.ndarray) -> np.ndarray:
         """(n,) the reference's gap, at least 0."""
-        return _ratio(self._oracle.lower_bound(weights), weights @ self._oracle.reference)
+        return _epsilon_shown(self._oracle.lower_bound(weights), weights @ self._oracle.reference)
 
     def pairs(self, one: np.ndarray, other: np.ndarray, at_one: np.ndarray, at_other: np.ndarray) -> np.ndarray:
         """(n,) what a policy leaves at worse of `one` and `other`, (n, K) each, with OPT from below at both: (n,) each.
@@ -116,7 +116,7 @@ class _Search:
         self, one: np.ndarray, other: np.ndarray, at_one: np.ndarray, at_other: np.ndarray, share: np.ndarray
     ) -> np.ndarray:
         between = self._oracle.upper_bound(share[:, None] * one + (1 - share[:, None]) * other)
-        return _ratio(share * at_one + (1 - share) * at_other, between)
+        return _epsilon_shown(share * at_one + (1 - share) * at_other, between)
 
     def all_pairs(self, weights: np.ndarray) -> np.ndarray:
         """(n, n) what a policy leaves at two of (n, K) weights, in the middle alone: quick, and enough to choose by."""
@@ -187,8 +187,11 @@ class _Search:
         return int(place[turn % 2])
 
 
-def _ratio(wanted: np.ndarray, had: np.ndarray) -> np.ndarray:
-    """wanted / had - 1, at least 0; infinite where nothing is had of something, 0 where nothing is wanted."""
+def _epsilon_shown(wanted: np.ndarray, had: np.ndarray) -> np.ndarray:
+    """wanted / had - 1, at least 0; infinite where nothing is had of something.
+
+    0 where nothing, or less, is wanted: that shows nothing, though a policy may have still less.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(wanted > 0, np.where(had > 0, wanted / had - 1.0, np.inf), 0.0)
     return np.maximum(ratio, 0.0)

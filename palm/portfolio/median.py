@@ -92,7 +92,7 @@ def swap_least(cost: np.ndarray, free: np.ndarray, size: int) -> np.ndarray:
 def _prove(cost: np.ndarray, free: np.ndarray, size: int, chosen: np.ndarray, effort: Effort) -> tuple[np.ndarray, float]:
     """The best choice found and a lower bound on every choice's cost, by cuts on the relaxation and then on the program."""
     scale = _total(cost, free, chosen)
-    columns = _undominated(cost)
+    columns = _worth_opening(cost)
     cost, free, best = cost[:, columns] / scale, free / scale, (1.0, chosen)
     cuts = _Cuts(cost, free)
     start = np.isin(columns, chosen).astype(np.float64)
@@ -174,7 +174,7 @@ def _total(cost: np.ndarray, free: np.ndarray, chosen: np.ndarray | list[int]) -
     return float(np.minimum(free, cost[:, chosen].min(axis=1, initial=np.inf)).sum())
 
 
-def _undominated(cost: np.ndarray) -> np.ndarray:
+def _worth_opening(cost: np.ndarray) -> np.ndarray:
     """Columns that no other column undercuts or equals everywhere; of equal columns the first."""
     columns = np.sort(np.unique(cost, axis=1, return_index=True)[1])
     kept = cost[:, columns]

@@ -71,17 +71,17 @@ def needed(policies: Policies, oracle: Oracle, *, delta: float = 0.0, among: Seq
     kept = list(range(size))
     if any(not 0 <= place < size for place in among):
         raise ValueError(f"among: expected positions from 0 to {size - 1}, got {list(among)}")
-    all_of_them = _epsilon(policies, oracle, kept, delta)
+    all_of_them = _worst_epsilon(policies, oracle, kept, delta)
     if not np.isfinite(all_of_them):
         return kept
     for place in sorted(among, reverse=True):
         others = [other for other in kept if other != place]
-        if _epsilon(policies, oracle, others, delta) <= all_of_them + 1e-12:
+        if _worst_epsilon(policies, oracle, others, delta) <= all_of_them + 1e-12:
             kept = others
     return kept
 
 
-def _epsilon(policies: Policies, oracle: Oracle, places: list[int], delta: float) -> float:
+def _worst_epsilon(policies: Policies, oracle: Oracle, places: list[int], delta: float) -> float:
     value, cost, reference = policies.value[places], policies.cost[places], policies.reference
     corners = corner_weights(folded(value, cost, reference))
     served = served_utility(corners, value, cost, reference)

@@ -1,25 +1,22 @@
 """From an oracle to a certified portfolio."""
 
 from dataclasses import replace
-from numbers import Integral, Real
 
 import numpy as np
 
-from palm.portfolio.callback import CallbackOracle
 from palm.portfolio.certify import certify
 from palm.portfolio.cover import Advance
 from palm.portfolio.gains import GainOracle, check_captured_gain
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
+from palm.portfolio.plan_checks import check_captured_alone, check_search, check_trainings, check_users_given
 from palm.portfolio.pool import Pool, solve_all
-from palm.portfolio.population import Population, check_welfare, keep_for_users
+from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import cut_search, fixed_size_search
 from palm.rewards.users import UserWeights
-
-METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
 
 
 def plan_portfolio(
@@ -74,78 +71,66 @@ def plan_portfolio(
     Raises:
         ValueError: an argument is out of range.
     """
-    _check(epsilon, delta, size, method, select, weights)
-    _check_population(select, size, users, welfare)
-    if isinstance(oracle, CallbackOracle) and (refine or method == "cut"):
-        asked = "refine: expected False" if refine else "method: expected 'lazy' or fixed weights"
-        raise ValueError(
-            f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"
-        )
+    check_search(epsilon, delta, size, method, select, weights)
+    check_users_given(select, size, users, welfare)
+    check_trainings(oracle, method=method, refine=refine)
     searched: Oracle = oracle
     left = delta
     if captured_gain is not None:
-        if size is not None:
-            raise ValueError(f"captured_gain, size: expected one of them, got {captured_gain} and {size}")
-        if refine:
-            raise ValueError(
-                "captured_gain, refine: expected one of them: refinement shrinks the gap, which another weight may pay for"
-            )
+        check_captured_alone(captured_gain, size=size, refine=refine)
         epsilon, left = check_captured_gain(captured_gain, delta, oracle)
         searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
     pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, advance)
     if population is not None and size is not None:
-        pool = pool if pool is not None else _pool_for(oracle, population)
-        policies = pool.value, pool.cost, oracle.reference
-        chosen = keep_for_users(population, *policies, size=size, welfare=welfare).chosen
+        pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
         pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
     else:
-        if pool is not None:  # other searches may stop short of what was asked for
-            epsilon = max(epsilon, _own_epsilon(searched, pool, left) * (1 + 2e-6))
-        pool, chosen = cut_search(searched, epsilon=epsilon, delta=left, exact=select == "milp", pool=pool, advance=advance)
+        pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if captured_gain is not None:
         pool = replace(pool, value=pool.value + oracle.reference)
-        return finish(oracle, pool, chosen, names, delta, captured_bound=True)
-    if not refine:
-        return finish(oracle, pool, chosen, names, delta)
-    solves = len(pool)
+    if refine:
+        return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
+    return finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
+
+
+def _best_for_users(
+    oracle: Oracle, pool: Pool | None, population: Population, size: int, welfare: float | None
+) -> tuple[Pool, np.ndarray]:
+    """The pool, made where there is none, and positions in it of the `size` policies that are best for a population."""
+    pool = pool if pool is not None else _pool_for(oracle, population)
+    kept = keep_for_users(population, pool.value, pool.cost, oracle.reference, size=size, welfare=welfare)
+    return pool, kept.chosen
+
+
+def _fewest_for_gap(
+    oracle: Oracle, pool: Pool | None, epsilon: float, delta: float, exact: bool, advance: Advance | None
+) -> tuple[Pool, np.ndarray]:
+    """The pool and positions in it of the fewest policies for a gap, or for the gap of a given pool where that is larger."""
+    if pool is not None:  # other searches may stop short of what was asked for
+        epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
+    return cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
+
+
+def _refined(
+    oracle: Oracle,
+    pool: Pool,
+    chosen: np.ndarray,
+    population: Population | None,
+    welfare: float | None,
+    names: tuple[str, ...],
+    delta: float,
+    advance: Advance | None,
+) -> Portfolio:
+    """The portfolio of a pool's chosen policies with their weights moved: for a population, or else for the gap."""
     if population is not None:
         moved = refine_for_users(oracle, pool.weights[chosen], population, welfare=welfare)
     else:
         moved = refine_weights(oracle, pool.weights[chosen], delta=delta, advance=advance)
     refined = Pool(moved.weights, moved.value, moved.cost, (moved.weights * moved.value).sum(axis=1) - moved.cost)
     portfolio = finish(oracle, refined, np.arange(len(refined)), names, delta)
-    return replace(portfolio, solves=solves + moved.solves)
-
-
-def _check(epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int) -> None:
-    for name, value in (("epsilon", epsilon), ("delta", delta)):
-        if isinstance(value, bool) or not isinstance(value, Real) or not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
-    if size is None and epsilon + delta <= 0:
-        raise ValueError("epsilon, delta: expected one of them to be positive, got 0 and 0; no finite portfolio reaches that")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
-        raise ValueError(f"size: expected a whole number of at least 1, got {size!r}")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
-    if select not in ("milp", "greedy", "population"):
-        raise ValueError(f"select: expected 'milp', 'greedy' or 'population', got {select!r}")
-    if weights < 1:
-        raise ValueError(f"weights: expected at least 1, got {weights}")
-
-
-def _check_population(select: str, size: int | None, users: np.ndarray | UserWeights | None, welfare: float | None) -> None:
-    if select == "population":
-        if users is None:
-            raise ValueError("users: expected their weights for select 'population', got None")
-        if size is None:
-            raise ValueError("size: expected how many policies to keep for select 'population', got None")
-        check_welfare(welfare)
-    elif users is not None:
-        raise ValueError(f"users: expected none for select {select!r}, which covers every weight; use select 'population'")
-    elif welfare is not None:
-        raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
+    return replace(portfolio, solves=len(pool) + moved.solves)
 
 
 def _pool_for(oracle: Oracle, population: Population) -> Pool:

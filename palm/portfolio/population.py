@@ -70,7 +70,7 @@ class Population:
 
     def welfare(self, served: np.ndarray, power: float) -> float:
         """W_p at (U,) served utility; see the module. Ratios below 1e-9 count as that."""
-        ratio = np.log(self._ratio(served))
+        ratio = np.log(self._served_ratio(served))
         if power == 0:
             return float(np.exp(ratio.mean()))
         largest = (power * ratio).max()  # taken out, so that no power overflows
@@ -85,14 +85,14 @@ class Population:
         optimum = self.optimum.reshape(-1, *[1] * (utility.ndim - 1))
         if power is None:
             return (optimum - utility) / len(self)
-        ratio = np.log(self._ratio(utility))
+        ratio = np.log(self._served_ratio(utility))
         if power == 0:
             return -ratio / len(self)
-        lowest = ratio.reshape(len(self), -1).max(axis=1).min() if scale is None else np.log(self._ratio(scale)).min()
+        lowest = ratio.reshape(len(self), -1).max(axis=1).min() if scale is None else np.log(self._served_ratio(scale)).min()
         with np.errstate(over="ignore"):  # what overflows all the same is infinite
             return -np.sign(power) * np.exp(power * (ratio - lowest)) / len(self)
 
-    def _ratio(self, utility: np.ndarray) -> np.ndarray:
+    def _served_ratio(self, utility: np.ndarray) -> np.ndarray:
         optimum = self.optimum.reshape(-1, *[1] * (utility.ndim - 1))
         ratio = np.where(optimum > 0, utility / np.where(optimum > 0, optimum, 1.0), 1.0)  # who can have nothing misses nothing
         return np.maximum(ratio, _LOWEST_RATIO)

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_json, write_json
+from palm.artifacts import ArtifactError, finite_or_none, read_json, write_json
 from palm.hub import HubObject
 from palm.portfolio.certify import Certificate, served_utility
 from palm.portfolio.confidence import Confidence
@@ -78,6 +78,17 @@ class Portfolio(HubObject):
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def certified(self) -> Certificate:
+        """The certificate.
+
+        Raises:
+            ValueError: none was made for these values.
+        """
+        if self.certificate is None:
+            raise ValueError("certificate: expected a portfolio with one, got none; see `certify`")
+        return self.certificate
 
     def served(self, weights: np.ndarray) -> np.ndarray:
         """(n,) utility of the best member, the reference included, at each of (n, K) weights."""
@@ -151,7 +162,7 @@ def _format(record: Any) -> Any:
 
 def _certificate_record(certificate: Certificate) -> dict[str, Any]:
     record = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in asdict(certificate).items()}
-    record["epsilon"] = certificate.epsilon if np.isfinite(certificate.epsilon) else None  # JSON has no infinity
+    record["epsilon"] = finite_or_none(certificate.epsilon)
     return record
 
 

@@ -126,7 +126,7 @@ def fixed_size_search(
     for _ in range(rounds):
         bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
-        ratio = _ratio(optimum, served)
+        ratio = _epsilon_left(optimum, served)
         if ratio.max() < best[0]:
             best = float(ratio.max()), chosen
         if advance is not None:
@@ -149,7 +149,7 @@ def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> n
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
         _, optimum, served = _at_corners(oracle, pool, others)
-        if _ratio(optimum, served).max() <= epsilon + ROUNDING:
+        if _epsilon_left(optimum, served).max() <= epsilon + ROUNDING:
             chosen = others
     return chosen
 
@@ -160,7 +160,7 @@ def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndar
     return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
-def _ratio(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
+def _epsilon_left(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
     """epsilon that a utility leaves: OPT / utility - 1, at least 0, infinite where nothing is had of something."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
@@ -171,8 +171,8 @@ def _least_epsilon(pool: Pool, tests: Trials, reference: np.ndarray, size: int, 
 
     Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the effort is spent.
     """
-    ratio = _ratio(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
-    free = _ratio(tests.optimum, tests.weights @ reference)
+    ratio = _epsilon_left(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
+    free = _epsilon_left(tests.optimum, tests.weights @ reference)
     best = swap_search(ratio, free, size)
     reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
     levels = np.unique(np.append(ratio[ratio < reached], free[free < reached]))

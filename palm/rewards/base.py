@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.hub import HubObject

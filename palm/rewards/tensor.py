@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Self
 
 import numpy as np
 
-from palm.artifacts import ArtifactError, read_arrays, read_json, write_arrays, write_json
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.simplex import check_weights
 
 

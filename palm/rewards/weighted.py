@@ -1,5 +1,6 @@
 """Models of K basis rewards that every user weighs: what they share, and the one with linear bases and weights on the simplex."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +15,7 @@ from palm.rewards.simplex_users import Population
 from palm.rewards.users import UserWeights
 
 
-class WeightedModel(RewardModel):
+class WeightedModel(RewardModel, ABC):
     """K basis rewards of a text, calibrated, of which every user has a weighted sum.
 
     Attributes:
@@ -29,13 +30,13 @@ class WeightedModel(RewardModel):
     names: tuple[str, ...]
 
     @property
+    @abstractmethod
     def width(self) -> int:
         """d."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw(self, items: FeatureArray) -> np.ndarray:
         """(t, K) basis rewards of (t, d) features before calibration."""
-        raise NotImplementedError
 
     @property
     def users(self) -> UserWeights:

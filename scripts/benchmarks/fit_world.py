@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_arrays, write_arrays
+from palm.arrays import read_arrays, write_arrays
 from palm.features.pairs import PairFeatures
 from palm.features.store import open_features, write_index
 

@@ -8,6 +8,7 @@ import torch
 
 from palm.backbone import BradleyTerryHead, Head, LoReHead, VRFHead
 from palm.backbone.batches import Batches
+from palm.backbone.heads import HeadModule
 from palm.backbone.turns import Turns
 from palm.features.pairs import PairFeatures
 from palm.lm.logprobs import Encoded
@@ -151,3 +152,11 @@ def test_every_switch_of_vrf_changes_the_loss(pairs: PairFeatures, switch: str) 
 def test_numbers_out_of_range_are_refused(head: Head, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         head.check()
+
+
+def test_a_head_without_a_loss_cannot_be_made() -> None:
+    class Lossless(HeadModule):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract.*loss"):
+        Lossless(np.zeros(2), np.ones(2))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification
 
-from palm.artifacts import ArtifactError, read_arrays, read_json
+from palm.arrays import read_arrays
+from palm.artifacts import ArtifactError, read_json
 from palm.backbone import BradleyTerryHead, LoReHead, Trained, VRFHead, fitted_reward
 from palm.features.encode import Encoder
 from palm.features.pairs import PairFeatures

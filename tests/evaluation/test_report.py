@@ -13,7 +13,7 @@ from palm.evaluation.headlines import cards, interval, number, percent, sentence
 from palm.evaluation.intervals import Estimate
 from palm.evaluation.pictures import SizePoint, colours, draw
 from palm.evaluation.report import ReportData, check_plots, write_report
-from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, GapRow, MemberRow, ServedRow, Truth, WritingRow
+from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, MemberRow, ServedRow, SingleRow, Truth, WritingRow
 from palm.portfolio import GibbsOracle, certify, held_out_confidence, plan_portfolio
 
 VOID = {"meta", "link", "br", "img", "use", "path", "circle", "rect", "line"}
@@ -57,7 +57,7 @@ def full(**changes):
     estimate = Estimate(0.7, 0.6, 0.8, 10)
     extras = {
         "curve": (SizePoint(1, None, 0.2, 1), SizePoint(2, 0.1, 0.5, 2), SizePoint(3, 0.05, 0.8, 2)),
-        "singles": (GapRow("policy-0", False, None, 0.2, 0.0), GapRow("single-worst", True, 0.2, 0.1, 0.3)),
+        "singles": (SingleRow("policy-0", False, None, 0.2, 0.0), SingleRow("single-worst", True, 0.2, 0.1, 0.3)),
         "accuracy": (
             AccuracyRow("LoRe", "unseen", estimate, estimate, 10, 100, None),
             AccuracyRow("BradleyTerry", "unseen", estimate, estimate, 10, 100, Estimate(-0.01, -0.02, 0.01, 10)),

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import palm.features.store as module
-from palm.artifacts import ArtifactError, write_arrays
+from palm.arrays import write_arrays
+from palm.artifacts import ArtifactError
 from palm.features.store import FeatureArray, open_features, write_index
 
 

@@ -15,7 +15,8 @@ from colour_world import write_config
 from typer.testing import CliRunner
 
 from palm import cli
-from palm.artifacts import read_arrays, read_json
+from palm.arrays import read_arrays
+from palm.artifacts import read_json
 from palm.pipeline import STAGES, Pipeline, PipelineError, load_config
 from palm.pipeline.plan_stages import read_tensor
 from palm.pipeline.refining import refine

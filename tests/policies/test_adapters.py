@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palm.artifacts import ArtifactError, read_arrays, write_arrays
+from palm.arrays import read_arrays, write_arrays
+from palm.artifacts import ArtifactError
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import CONFIG, WEIGHTS, Members, check_adapter, is_complete, lora_config, publish_adapter

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from palm.artifacts import ArtifactError
-from palm.policies.jobs import Job, Manifest, held, write_slurm
+from palm.policies.jobs import Job, JobManifest, held, write_slurm
 from palm.policies.launchers import JobError, Resources, run_pool, run_ray
 
 WRITES = "import os, sys; open(sys.argv[1], 'a').write(os.environ['OMP_NUM_THREADS'] + '\\n')"
 FAILS = "import sys; open(sys.argv[1], 'a').write('tried\\n'); print('no rööm left'); sys.exit(3)"
 
 
-def manifest(folder: Path, *programs: str) -> Manifest:
+def manifest(folder: Path, *programs: str) -> JobManifest:
     jobs = [
         Job(f"policy-{number}", (1.0, 0.0), (sys.executable, "-c", program, f"out {number}"), str(folder / f"policy-{number}.log"))
         for number, program in enumerate(programs)
     ]
-    return Manifest(str(folder), tuple(jobs))
+    return JobManifest(str(folder), tuple(jobs))
 
 
 def lines(folder: Path, number: int) -> list[str]:
@@ -32,14 +32,14 @@ def lines(folder: Path, number: int) -> list[str]:
 def test_a_manifest_can_be_written_down(tmp_path: Path) -> None:
     made = manifest(tmp_path, WRITES, FAILS)
     made.save(tmp_path / "members.json")
-    assert Manifest.load(tmp_path / "members.json") == made
+    assert JobManifest.load(tmp_path / "members.json") == made
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"format": "palm.Jobs/1"}', '{"format": "palm.Router/1"}', '{"format":'])
 def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "members.json").write_text(text)
     with pytest.raises(ArtifactError, match=r"members.json"):
-        Manifest.load(tmp_path / "members.json")
+        JobManifest.load(tmp_path / "members.json")
 
 
 def test_a_pool_runs_every_command_once(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_command_that_was_killed_is_told_as_such(tmp_path: Path) -> None:
 def test_an_interrupted_pool_stops_its_commands(tmp_path: Path) -> None:
     program = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     code = (
-        "from pathlib import Path; from palm.policies.jobs import Manifest; from palm.policies.launchers import *;"
-        f"run_pool(Manifest.load(Path({str(tmp_path / 'members.json')!r})), Resources())"
+        "from pathlib import Path; from palm.policies.jobs import JobManifest; from palm.policies.launchers import *;"
+        f"run_pool(JobManifest.load(Path({str(tmp_path / 'members.json')!r})), Resources())"
     )
     manifest(tmp_path, program).save(tmp_path / "members.json")
     pool = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -128,7 +128,7 @@ def test_the_slurm_script_is_one_task_per_member(tmp_path: Path) -> None:
 
 def test_a_slurm_script_of_nothing_or_with_odd_options_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="jobs: expected a member that is not trained yet, got none"):
-        write_slurm(Manifest(str(tmp_path), ()), tmp_path / "members.slurm")
+        write_slurm(JobManifest(str(tmp_path), ()), tmp_path / "members.slurm")
     with pytest.raises(ValueError, match="options: expected options of sbatch such as '--gpus=1', got 'gpus=1'"):
         write_slurm(manifest(tmp_path, WRITES), tmp_path / "members.slurm", options=["gpus=1"])
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from made_adapters import make_adapters
 
-from palm.artifacts import ArtifactError, read_arrays, read_json, write_json
+from palm.arrays import read_arrays
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.data.planted import prompt_texts
 from palm.lm.load import LanguageModel, load_language_model
 from palm.lm.tokens import encode_prompt

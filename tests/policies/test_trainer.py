@@ -12,6 +12,7 @@ from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import Members
 from palm.policies.candidates import TokenisedCandidates
+from palm.policies.trainer import _ReadingTrainer
 
 Load = Callable[[], LanguageModel]
 WEIGHT = np.array([0.7, 0.3])
@@ -92,3 +93,11 @@ def test_log_ratios_reach_the_plan(task: Any, fresh_model: Load, tmp_path: Path,
     begin = soft_loss([t for _, t in rows], [np.zeros_like(t) for _, t in rows], listwise)
     assert losses[0] == pytest.approx(begin, abs=1e-4)
     assert entropy - 1e-4 < losses[-1] < entropy + 0.02 * (begin - entropy)
+
+
+def test_a_trainer_without_a_loss_cannot_be_made() -> None:
+    class Lossless(_ReadingTrainer):
+        pass
+
+    with pytest.raises(TypeError, match=r"abstract.*loss_of"):
+        Lossless()

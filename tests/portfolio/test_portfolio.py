@@ -58,6 +58,12 @@ def test_a_portfolio_without_certificate_stays_without(planned, tmp_path):
     assert (loaded.certificate, loaded.calibration, loaded.base_model) == (None, None, None)
 
 
+def test_only_a_portfolio_with_a_certificate_is_certified(planned):
+    assert planned.certified is planned.certificate
+    with pytest.raises(ValueError, match="certificate: expected a portfolio with one, got none"):
+        _ = replace(planned, certificate=None).certified
+
+
 def test_utilities_list_every_member_and_the_reference_last(planned, served_at):
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=20)
     utilities = planned.utilities(weights)

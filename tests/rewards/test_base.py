@@ -3,6 +3,7 @@ import pytest
 
 from palm.artifacts import ArtifactError
 from palm.rewards import Calibration, LoRe, PopulationModel, RewardModel, SimplexModel, load_reward_model
+from palm.rewards.weighted import WeightedModel
 
 RAW = np.column_stack([np.linspace(-3, 5, 101), np.linspace(10, 12, 101)])
 
@@ -77,3 +78,12 @@ def test_saving_over_a_file_is_refused(small, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match="file: expected a folder, this is a file"):
         LoRe(rank=1, penalty=1.0).fit(small.seen).save_pretrained(tmp_path / "file")
+
+
+@pytest.mark.parametrize("missing", ["raw", "width"])
+def test_a_weighted_model_without_a_part_cannot_be_made(missing):
+    parts = {"raw": lambda self, items: items, "width": property(lambda self: 1)}
+    incomplete = type("Incomplete", (WeightedModel,), {name: part for name, part in parts.items() if name != missing})
+    with pytest.raises(TypeError, match=f"abstract method '?{missing}'?"):
+        incomplete()
+    assert type("Complete", (WeightedModel,), parts)().width == 1

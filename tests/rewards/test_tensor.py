@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from palm.artifacts import ArtifactError, write_arrays
+from palm.arrays import write_arrays
+from palm.artifacts import ArtifactError
 from palm.portfolio import GibbsOracle
 from palm.rewards import RewardTensor, reward_tensor
 

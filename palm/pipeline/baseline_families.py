@@ -1,0 +1,223 @@
+"""What else could be done with a run's candidates, prompts and trained adapters: each family trained, written with and measured.
+
+All for test weights w, on the run's held-out prompts, with as many responses as its measure stage draws and the same seeds:
+
+* every single policy that the run trained;
+* basis members: K policies, one for each basis reward, trained as the members were; whichever is best for w;
+* soup: their changes of the base mixed by w (`palm.policies.soups`); mod: their log-probabilities mixed by w
+  (`palm.policies.decoding`);
+* uniform, random: as many policies as the portfolio has, at weights of a grid and at random, trained as the members were;
+* best-of-n: the reference's candidates, the best of n by w; n is chosen on the planning prompts.
+
+Soups and mixtures make a policy for every user, from K trained adapters: a soup serves an adapter per user, a mixture takes K
+passes a token; best-of-n trains nothing and writes n responses.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from palm.data.schema import Text
+from palm.evaluation.best_of import best_of, choose_n
+from palm.evaluation.measure import Measured, from_samples
+from palm.lm.generate import sample_responses
+from palm.lm.load import LanguageModel
+from palm.lm.logprobs import response_kl
+from palm.lm.tokens import encode_prompt
+from palm.pipeline.data_stages import base_name
+from palm.pipeline.finished import FinishedRun, on_prompts
+from palm.pipeline.plan_stages import oracle_for, read_candidates, read_tensor
+from palm.pipeline.policy_stages import basis_of, training_options
+from palm.pipeline.policy_texts import score_responses
+from palm.pipeline.runner import Context
+from palm.policies.adapters import Members
+from palm.policies.candidates import tokenise_candidates
+from palm.policies.decoding import sample_mixture
+from palm.policies.options import ONLINE
+from palm.policies.soups import write_soup
+from palm.policies.train import Member, train_members
+from palm.portfolio import plan_portfolio
+from palm.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all baselines are measured on.
+
+    Attributes:
+        run: the finished run.
+        context: for the stages' functions; its folder keeps adapters and samples, so that a second call goes on.
+        base: the base model.
+        weights: (T, K) test weights.
+    """
+
+    run: FinishedRun
+    context: Context
+    base: LanguageModel
+    weights: np.ndarray
+
+
+Made = tuple[str, list[Measured], int, str]
+"""Name, what was measured for each test weight, number of trained adapters, and what serving costs."""
+
+
+def best_at(setting: Setting, policies: Sequence[Measured]) -> list[Measured]:
+    """At each test weight the best of some policies, or the reference, by their means over prompts."""
+    run = setting.run
+    prompts = on_prompts(run.tensor, list(policies), run.portfolio.kl)
+    everything = [*policies, Measured(prompts.reference, np.zeros(len(prompts.reference)))]
+    means = np.array([policy.value.mean(axis=0) - run.portfolio.kl * policy.kl.mean() for policy in everything])
+    return [everything[int(place)] for place in (setting.weights @ means.T).argmax(axis=1)]
+
+
+def _singles(setting: Setting, most: int) -> list[Made]:
+    """Each policy that the run trained, for everyone: the members and the single policies."""
+    names = sorted(path.name.removeprefix("values-").removesuffix(".safetensors") for path in _values(setting.run))
+    alone = {name: best_at(setting, [setting.run.measured(name)]) for name in names if name not in setting.run.portfolio.ids}
+    return [(name, found, 1, "merged") for name, found in alone.items()]
+
+
+def _values(run: FinishedRun) -> list[Path]:
+    return list((run.folder / "measure").glob("values-*.safetensors"))
+
+
+def _best_of_n(setting: Setting, most: int) -> list[Made]:
+    run = setting.run
+    n = choose_n(read_tensor(run.folder / "score", "plan"), setting.weights, run.portfolio.kl, most=most)
+    n = min(n, int(run.tensor.mask.sum(axis=1).min()))
+    return [(f"best of {n}", [best_of(run.tensor, weight, n) for weight in setting.weights], 0, f"{n} responses")]
+
+
+def _basis(setting: Setting, most: int) -> list[Made]:
+    adapters = _basis_adapters(setting)
+    return [("basis members", best_at(setting, _measure_adapters(setting, adapters)), len(adapters), "1 adapter")]
+
+
+def _soup(setting: Setting, most: int) -> list[Made]:
+    adapters = _basis_adapters(setting)
+    soups = {}
+    for number, weight in enumerate(setting.weights):
+        folder = setting.context.folder / "soups" / f"soup-{number}"
+        write_soup(adapters, dict(zip(adapters, weight.tolist(), strict=True)), folder)
+        soups[folder.name] = folder
+    return [("rewarded soup", _measure_adapters(setting, soups), len(adapters), "1 adapter a user")]
+
+
+def _mod(setting: Setting, most: int) -> list[Made]:
+    adapters = _basis_adapters(setting)
+    run, members, found = setting.run, Members(setting.base, adapters, base_model=base_name(setting.run.folder / "base")), []
+    try:
+        for number, weight in enumerate(setting.weights):
+            with setting.context.track(f"decoding {number + 1} of {len(setting.weights)}", None):
+                drawn = sample_mixture(
+                    members,
+                    dict(zip(adapters, weight.tolist(), strict=True)),
+                    run.candidates.prompts,
+                    count=run.config.measure.samples,
+                    max_new_tokens=run.config.candidates.max_new_tokens,
+                    batch_size=run.config.candidates.batch_size,
+                    seed=_sampling_seed(run),
+                )
+            texts: list[list[Text]] = [[mixed.sample.text for mixed in row] for row in drawn]
+            flat = [mixed for row in drawn for mixed in row]
+            kl, ratio = np.array([mixed.kl for mixed in flat]), np.array([mixed.log_ratio for mixed in flat])
+            basis = score_responses(setting.context, f"mod-{number}", run.candidates.prompts, texts)
+            found.append(from_samples(basis, kl, run.config.measure.samples, log_ratio=ratio))
+    finally:
+        members.close()
+    return [("decoding (MOD)", found, len(adapters), f"{len(adapters)} passes a token")]
+
+
+def _planned(method: str) -> Callable[[Setting, int], list[Made]]:
+    def make(setting: Setting, most: int) -> list[Made]:
+        run = setting.run
+        oracle = oracle_for(read_tensor(run.folder / "score", "plan"), run.portfolio.kl)
+        chosen = plan_portfolio(oracle, size=len(run.portfolio), method=method, seed=setting.context.seed)
+        adapters = _train(setting, {f"{method}-{number}": weight for number, weight in enumerate(chosen.weights)})
+        return [(f"{method} weights", best_at(setting, _measure_adapters(setting, adapters)), len(adapters), "1 adapter")]
+
+    return make
+
+
+def _basis_adapters(setting: Setting) -> dict[str, Path]:
+    """Policies for the basis rewards; a member that is for one of them is that one."""
+    run = setting.run
+    bases, known = len(run.portfolio.reference), {}
+    for name, weight in zip(run.portfolio.ids, run.portfolio.weights, strict=True):
+        if weight.max() > 1 - 1e-9:
+            known[int(weight.argmax())] = run.folder / "train" / name
+    trained = _train(setting, {f"basis-{k}": np.eye(bases)[k] for k in range(bases) if k not in known})
+    return {f"basis-{k}": known.get(k) or trained[f"basis-{k}"] for k in range(bases)}
+
+
+def _train(setting: Setting, weights: dict[str, np.ndarray]) -> dict[str, Path]:
+    """Adapters for some weights, trained as the run's members were; what is there is not trained again."""
+    run, context = setting.run, setting.context
+    folder, options = context.folder / "adapters", training_options(run.config)
+    if weights:
+        candidates = read_candidates(run.folder / "sample", "plan")
+        tokenised = tokenise_candidates(
+            setting.base, candidates.prompts, candidates.responses, folder / ".writing-reference", max_length=options.max_length
+        )
+        train_members(
+            setting.base,
+            [Member(name, weight) for name, weight in weights.items()],
+            tokenised,
+            read_tensor(run.folder / "score", "plan"),
+            folder,
+            kl=run.portfolio.kl,
+            base_model=base_name(run.folder / "base"),
+            options=options,
+            seed=derive_seed(run.config.seed, "train"),
+            basis=basis_of(context) if options.objective in ONLINE else None,
+            track=context.track,
+        )
+    return {name: folder / name for name in weights}
+
+
+def _measure_adapters(setting: Setting, adapters: dict[str, Path]) -> list[Measured]:
+    """What adapters give on the held-out prompts, as the measure stage has it."""
+    run, found = setting.run, []
+    members = Members(setting.base, adapters, base_model=base_name(setting.run.folder / "base"))
+    samples = run.config.measure.samples
+    try:
+        for name in adapters:
+            with members.policy(name) as policy, setting.context.track(f"measuring {name}", None):
+                drawn = sample_responses(
+                    policy,
+                    run.candidates.prompts,
+                    count=samples,
+                    batch_size=run.config.candidates.batch_size,
+                    max_new_tokens=run.config.candidates.max_new_tokens,
+                    seed=_sampling_seed(run),
+                )
+                encoded = [
+                    (encode_prompt(policy.tokenizer, prompt), sample.token_ids)
+                    for prompt, row in zip(run.candidates.prompts, drawn, strict=True)
+                    for sample in row
+                ]
+                kl, ratio = response_kl(policy, encoded, without_adapter=members.without_adapter)
+            texts: list[list[Text]] = [[sample.text for sample in row] for row in drawn]
+            basis = score_responses(setting.context, name, run.candidates.prompts, texts)
+            found.append(from_samples(basis, kl, samples, log_ratio=ratio))
+    finally:
+        members.close()
+    return found
+
+
+def _sampling_seed(run: FinishedRun) -> int:
+    """The measure stage's."""
+    return derive_seed(derive_seed(run.config.seed, "measure"), "samples")
+
+
+MAKERS: dict[str, Callable[[Setting, int], list[Made]]] = {
+    "singles": _singles,
+    "best-of-n": _best_of_n,
+    "basis": _basis,
+    "soup": _soup,
+    "mod": _mod,
+    "uniform": _planned("uniform"),
+    "random": _planned("random"),
+}

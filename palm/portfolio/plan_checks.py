@@ -1,0 +1,78 @@
+"""What `plan_portfolio` can be asked for: its arguments, checked one by one and together."""
+
+from numbers import Integral, Real
+
+import numpy as np
+
+from palm.portfolio.callback import CallbackOracle
+from palm.portfolio.oracle import Oracle
+from palm.portfolio.population import check_welfare
+from palm.rewards.users import UserWeights
+
+METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
+
+
+def check_search(epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int) -> None:
+    """See that what to reach, and how, is in its range.
+
+    Raises:
+        ValueError: one is not, or epsilon and delta are both 0 and there is no size.
+    """
+    for name, value in (("epsilon", epsilon), ("delta", delta)):
+        if isinstance(value, bool) or not isinstance(value, Real) or not (np.isfinite(value) and value >= 0):
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+    if size is None and epsilon + delta <= 0:
+        raise ValueError("epsilon, delta: expected one of them to be positive, got 0 and 0; no finite portfolio reaches that")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
+        raise ValueError(f"size: expected a whole number of at least 1, got {size!r}")
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    if select not in ("milp", "greedy", "population"):
+        raise ValueError(f"select: expected 'milp', 'greedy' or 'population', got {select!r}")
+    if weights < 1:
+        raise ValueError(f"weights: expected at least 1, got {weights}")
+
+
+def check_users_given(select: str, size: int | None, users: np.ndarray | UserWeights | None, welfare: float | None) -> None:
+    """See that users and welfare are given where they choose, and nowhere else.
+
+    Raises:
+        ValueError: one is missing, superfluous or out of range.
+    """
+    if select == "population":
+        if users is None:
+            raise ValueError("users: expected their weights for select 'population', got None")
+        if size is None:
+            raise ValueError("size: expected how many policies to keep for select 'population', got None")
+        check_welfare(welfare)
+    elif users is not None:
+        raise ValueError(f"users: expected none for select {select!r}, which covers every weight; use select 'population'")
+    elif welfare is not None:
+        raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
+
+
+def check_trainings(oracle: Oracle, *, method: str, refine: bool) -> None:
+    """Refuse what solves hundreds of weights where every solve is a training.
+
+    Raises:
+        ValueError: the oracle trains, and `refine` or a method for cheap oracles is asked for.
+    """
+    if isinstance(oracle, CallbackOracle) and (refine or method == "cut"):
+        asked = "refine: expected False" if refine else "method: expected 'lazy' or fixed weights"
+        raise ValueError(
+            f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"
+        )
+
+
+def check_captured_alone(captured_gain: float, *, size: int | None, refine: bool) -> None:
+    """Refuse a captured gain together with what makes another gap smallest.
+
+    Raises:
+        ValueError: `size` or `refine` is given, too.
+    """
+    if size is not None:
+        raise ValueError(f"captured_gain, size: expected one of them, got {captured_gain} and {size}")
+    if refine:
+        raise ValueError(
+            "captured_gain, refine: expected one of them: refinement shrinks the gap, which another weight may pay for"
+        )
