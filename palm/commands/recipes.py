@@ -87,3 +87,20 @@ def run_writing_recipe(*, model: str | None, portfolio: Path | None, policies: s
             typer.echo(f"{options['output']}: {written} responses written now by this process")
 
     guarded(work)
+
+
+def run_scoring_recipe(**options: Any) -> None:
+    """Score responses by given rewards (recipes/score.py).
+
+    Args:
+        options: attributes of `palm.pipeline.scoring.Scoring`.
+    """
+
+    def work() -> None:
+        from palm.pipeline.scoring import Scoring, run_scoring
+
+        prompts, count, left_out = run_scoring(Scoring(**options))
+        without = f"; {left_out} prompts left out: a response to them is empty" if left_out else ""
+        typer.echo(f"{options['output']}: {count} responses to each of {prompts} prompts{without}")
+
+    guarded(work)

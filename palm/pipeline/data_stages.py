@@ -197,8 +197,7 @@ def featurise(context: Context, texts: list[tuple[Text, Text]], folder: Path) ->
     with context.track("embedding", len(texts)) as advance:
         if config.functions or config.reward_models:
             if rank() == 0:
-                one_by_one = (_reward_model(config, source) for source in config.reward_models)
-                features = _given_rewards(config, texts, one_by_one)
+                features = given_rewards(config, texts)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_arrays(folder / "rewards.safetensors", {"features": features})
                 shards = [{"file": "rewards.safetensors", "rows": len(texts)}]
@@ -226,10 +225,22 @@ def text_features(context: Context) -> Callable[[list[tuple[Text, Text]]], np.nd
         encoder = replace(_encoder(context), scores=False)
         return lambda texts: encoder.encode(texts)[0]
     models = [_reward_model(config, source) for source in config.reward_models]
-    return lambda texts: _given_rewards(config, texts, models)
+    return lambda texts: given_rewards(config, texts, models)
 
 
-def _given_rewards(config: FeaturesConfig, texts: list[tuple[Text, Text]], models: Iterable[Encoder]) -> np.ndarray:
+def given_rewards(config: FeaturesConfig, texts: list[tuple[Text, Text]], models: Iterable[Encoder] | None = None) -> np.ndarray:
+    """(n, K) rewards of (prompt, response) texts by the given functions and reward models.
+
+    Args:
+        config: names them.
+        texts: n of them.
+        models: the reward models, if they are loaded; by default they are, one after the other.
+
+    Raises:
+        ValueError: a function cannot be had, or gives not n finite numbers.
+    """
+    if models is None:
+        models = (_reward_model(config, source) for source in config.reward_models)
     columns = [score_texts(config.functions, texts)] if config.functions else []
     for model in models:
         scores = model.encode(texts)[1]
