@@ -18,6 +18,7 @@ from palm.artifacts import finite_or_none, write_text
 from palm.evaluation.cell_pictures import cells_picture
 from palm.evaluation.headlines import cards, interval, number, percent, policies, sentences
 from palm.evaluation.pictures import COLOURS, REFERENCE_COLOUR, SizePoint, Span, colours, size_picture, span_picture
+from palm.evaluation.plan_pictures import plan_cells_picture
 from palm.evaluation.report_content import ReportData
 from palm.evaluation.weight_pictures import users_picture
 
@@ -96,11 +97,17 @@ def _pictures(data: ReportData) -> dict[str, Markup]:
     made: dict[str, Callable[[], str] | None] = {
         "users": (lambda: users_picture(data.users, data.portfolio.bases)) if len(data.everyone) else None,
         "cells": lambda: cells_picture(data.portfolio, data.everyone),
+        "gaps": (lambda: _gaps(data)) if len(data.portfolio) and len(data.portfolio.bases) > 2 else None,
         "sizes": (lambda: _sizes(data)) if data.curve or len(data.portfolio) else None,
         "members": (lambda: _members(data)) if data.members else None,
         "accuracy": (lambda: _accuracy(data)) if data.accuracy else None,
     }
-    return {name: Markup(make()) for name, make in made.items() if make is not None}  # Matplotlib escapes names
+    drawn = {name: make() for name, make in made.items() if make is not None}
+    return {name: Markup(picture) for name, picture in drawn.items() if picture}  # Matplotlib escapes names
+
+
+def _gaps(data: ReportData) -> str:
+    return plan_cells_picture(data.portfolio, data.oracle) if data.oracle is not None else ""
 
 
 def _sizes(data: ReportData) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from palm.evaluation.intervals import Estimate
 from palm.evaluation.pictures import SizePoint
 from palm.portfolio.certify import Certificate
+from palm.portfolio.oracle import Oracle
 from palm.portfolio.portfolio import Portfolio
 
 
@@ -171,6 +172,7 @@ class ReportData:
         members_used: policies in use in effect, over users; None without users.
         truth: in an embedded world.
         examples: prompts with responses.
+        oracle: the optimum that the measured portfolio is certified against, for the picture of its gaps; None for no picture.
     """
 
     title: str
@@ -198,6 +200,7 @@ class ReportData:
     members_used: float | None = None
     truth: Truth | None = None
     examples: tuple[Example, ...] = ()
+    oracle: Oracle | None = None
 
     def __post_init__(self) -> None:
         """Check that the three portfolios are certified.

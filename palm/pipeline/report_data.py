@@ -13,7 +13,7 @@ from palm.evaluation.pictures import SizePoint
 from palm.evaluation.report import ReportData
 from palm.evaluation.report_content import AccuracyRow, CheckRow, Example, MemberRow, ServedRow, SingleRow, Truth, WritingRow
 from palm.pipeline.measure_stages import read_results
-from palm.pipeline.plan_stages import POOL, baseline_names, read_candidates
+from palm.pipeline.plan_stages import POOL, baseline_names, oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import read_plan
 from palm.pipeline.runner import Context
 from palm.portfolio import Portfolio
@@ -59,6 +59,7 @@ def collect(context: Context) -> ReportData:
         members_used=diversity["user_perplexity"],
         truth=_truth(results["truth"], users) if "truth" in results else None,
         examples=_examples(context, portfolio.ids),
+        oracle=oracle_for(read_tensor(context.inputs["score"], "held_out"), planned.kl),
     )
 
 

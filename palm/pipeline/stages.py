@@ -157,7 +157,7 @@ STAGES = (
     Stage(
         "report",
         SUMMARIES["report"],
-        needs=lambda config: ("data", "base", "fit", "sample", "plan", "train", "measure", "route"),
+        needs=lambda config: ("data", "base", "fit", "sample", "score", "plan", "train", "measure", "route"),
         settings=lambda config: section(config.report),
         run=run_report,
     ),
