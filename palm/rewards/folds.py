@@ -18,6 +18,9 @@ PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
 """Ridge penalties that cross-validation chooses among, for features of unit variance, in nats per squared weight."""
 
 
+_HOPELESS = 1.1  # times the loss of an infinite penalty: weaker penalties will not do better than that
+
+
 @dataclass(frozen=True)
 class Fold:
     """One way to hold pairs out.
@@ -88,7 +91,8 @@ def _sides(pairs: PairFeatures, rng: np.random.Generator) -> tuple[np.ndarray, n
 def search_penalties(penalties: Iterable[float], loss: Callable[[float], float]) -> tuple[float, dict[str, float]]:
     """The penalty with the least loss, tried from strong to weak until two in a row have not been the best yet.
 
-    While an infinite penalty is the best, three: the first finite ones may start badly. A loss that is not a number is never best.
+    While an infinite penalty is the best, all are tried until a loss is a tenth above its: finite ones that are too strong may all
+    be as bad as none, and the best come late. A loss that is not a number is never best.
 
     Args:
         penalties: at least one.
@@ -104,7 +108,7 @@ def search_penalties(penalties: Iterable[float], loss: Callable[[float], float])
         losses[penalty] = np.inf if np.isnan(found) else found
         rising = 0 if losses[penalty] < losses.get(best, np.inf) or len(losses) == 1 else rising + 1
         best = min(losses, key=lambda tried: losses[tried])
-        if rising == (3 if np.isinf(best) else 2):
+        if losses[penalty] > _HOPELESS * losses[np.inf] if np.isinf(best) else rising == 2:
             break
     return float(best), {str(tried): value for tried, value in losses.items()}
 

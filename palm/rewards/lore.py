@@ -23,7 +23,7 @@ from palm.rewards.folds import Fold, choose_penalty, known_or_prior, search_pena
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.mixture import Mixture, learn_mixture
-from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_around
+from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_around, population_of
 from palm.rewards.users import UserWeights
 from palm.rewards.weighted import SimplexModel
 from palm.threads import one_scipy_thread
@@ -31,7 +31,6 @@ from palm.threads import one_scipy_thread
 logger = logging.getLogger(__name__)
 
 
-_NO_PRIOR = 1e-3  # pseudo-observations: hardly any
 _USUAL_MOMENT = 3.0  # of pairs of items by identity, or of TF-IDF features, for which the penalties are made
 _SHARES = (1.0, 0.5, 0.25, 0.1)  # of the population's spread that a prior may have
 _FOLDS = 3  # of five are held out in turn to choose the personal penalty
@@ -113,15 +112,19 @@ class LoRe:
         if self.kinds > 1:
             scores, pairs = data.scores(directions), data.pairs
             prior = learn_mixture(scores, pairs.code, len(pairs.ids), self.kinds, concentration=self.concentration, seed=seed)
-        return self._finish(data, directions, prior, details)
+        model = self._finish(data, directions, prior, details)
+        return replace(model, seen=model.infer(data.pairs))
 
     def _fit_published(self, data: Standardised, seed: int) -> SimplexModel:
-        """Bases and weights as published; new users by maximum likelihood, which the published Adam on each user approaches."""
+        """Bases and weights as published; new users by maximum likelihood, which the published Adam on each user approaches.
+
+        Nothing is published on how sure a user is known: the spread of the seen users' weights is what is known without pairs.
+        """
         with one_scipy_thread():
             reference = fit_population(data, self.penalty or 100.0)
             directions, weights = fit_published(data, self.rank, self.preset, reference, steps=self.steps, seed=seed)
-            model = self._finish(data, directions, Population.flat(directions.shape[1], _NO_PRIOR), {"preset": self.preset})
-        return replace(model, seen=replace(model.seen, mean=weights))
+            model = self._finish(data, directions, population_of(weights), {"preset": self.preset}, shrinks=False)
+        return replace(model, seen=model.around(data.pairs, weights))
 
     def _choose_personal(self, folds: list[Fold], users: int, penalty: float, seed: int) -> tuple[float, float, dict[str, float]]:
         """The personal penalty with the least loss on held-out pairs, infinity if none helps, and the prior's share of the spread.
@@ -231,11 +234,18 @@ class LoRe:
         return directions, weights, min(total, last)
 
     def _finish(
-        self, data: Standardised, directions: np.ndarray, prior: Population | Mixture, details: dict[str, Any]
+        self,
+        data: Standardised,
+        directions: np.ndarray,
+        prior: Population | Mixture,
+        details: dict[str, Any],
+        *,
+        shrinks: bool = True,
     ) -> SimplexModel:
+        """The model, without users yet."""
         raw_directions, bases = directions / data.scale[:, None], directions.shape[1]
         calibration = Calibration.common_width(data.pairs.items.project(raw_directions))
-        model = SimplexModel(
+        return SimplexModel(
             method="LoRe",
             directions=raw_directions,
             calibration=calibration,
@@ -244,8 +254,8 @@ class LoRe:
             seen=UserWeights.none(bases),
             names=tuple(f"basis-{k}" for k in range(bases)),
             details={"rank": bases, **details, "pairs": len(data.pairs), "users": len(data.pairs.ids)},
+            shrinks=shrinks,
         )
-        return _with_users(model, data.pairs)
 
 
 def _narrowed(population: Population, share: float) -> Population:
@@ -286,7 +296,3 @@ def _spectral_weights(data: Standardised, population: np.ndarray, rank: int, rng
 
 def _sum_by_user(per_pair: np.ndarray, code: np.ndarray, users: int) -> np.ndarray:
     return np.column_stack([np.bincount(code, column, minlength=users) for column in per_pair.T])
-
-
-def _with_users(model: SimplexModel, pairs: PairFeatures) -> SimplexModel:
-    return replace(model, seen=model.infer(pairs))

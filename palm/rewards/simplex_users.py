@@ -19,6 +19,7 @@ from palm.rewards.newton import check_scores, newton, stack_users
 from palm.simplex import tangent_basis
 
 _LEAST = 1e-300  # weight of a basis
+_NO_PRIOR = 1e-3  # pseudo-observations: hardly any
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,43 @@ def infer_weights(
     return mean, covariance
 
 
+def likeliest(scores: np.ndarray, code: np.ndarray, users: int, otherwise: np.ndarray) -> np.ndarray:
+    """(U, K) weights under which each user's own pairs are likeliest; `otherwise` (K,) for users without pairs.
+
+    Where pairs leave that open (they always do with fewer than K of them), hardly any prior decides, the uniform weight's.
+    """
+    weights = infer_weights(scores, code, users, Population.flat(scores.shape[1], _NO_PRIOR))[0]
+    weights[np.bincount(code, minlength=users) == 0] = otherwise
+    return weights
+
+
+def covariance_around(scores: np.ndarray, code: np.ndarray, weights: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Covariances of users' weights that were not found with a prior: their pairs' information, within a population's spread.
+
+    Laplace's approximation with the spread's inverse as the prior's precision. It is never more than the spread.
+
+    Args:
+        scores, code: as in `infer_weights`.
+        weights: (U, K) where the information is taken.
+        spread: (K, K) covariance over the population.
+
+    Returns:
+        (U, K, K); the spread itself for users without pairs. O(n K^2).
+    """
+    users, bases = weights.shape
+    tangent = tangent_basis(bases)
+    along = scores @ tangent
+    chance = 1 / (1 + np.exp(-np.clip((scores * weights[code]).sum(axis=1), -500, 500)))
+    information = np.empty((users, bases - 1, bases - 1))
+    for one in range(bases - 1):
+        for other in range(one + 1):
+            known = np.bincount(code, chance * (1 - chance) * along[:, one] * along[:, other], minlength=users)
+            information[:, one, other] = information[:, other, one] = known
+    prior = tangent.T @ spread @ tangent
+    reduced = np.linalg.solve(np.eye(bases - 1) + prior @ information, np.broadcast_to(prior, information.shape))
+    return np.asarray(tangent @ (0.5 * (reduced + reduced.transpose(0, 2, 1))) @ tangent.T)
+
+
 def log_prior(weights: np.ndarray, population: Population) -> np.ndarray:
     """(U,) log density, but for a constant of the population, at (U, K) weights."""
     return -_Posterior(population).value(weights)
@@ -152,6 +190,17 @@ def learn_population(
     population = population_around(*population_moments(scores, code, mean), concentration)
     mean, covariance = infer_weights(scores, code, users, population)
     return population, mean, covariance
+
+
+def population_of(weights: np.ndarray, concentration: float = _NO_PRIOR) -> Population:
+    """The population that (U, K) weights are drawn from, with one user more who may want anything."""
+    users, bases = weights.shape
+    anything = np.full(bases, 1 / bases)
+    mean = (weights.sum(axis=0) + anything) / (users + 1)
+    away = weights - mean
+    even = (np.diag(anything) - np.outer(anything, anything)) / (bases + 1)  # of the uniform distribution on the simplex
+    apart = np.outer(anything - mean, anything - mean)
+    return population_around(mean, (away.T @ away + even + apart) / (users + 1), concentration)
 
 
 def population_around(mean: np.ndarray, covariance: np.ndarray, concentration: float) -> Population:

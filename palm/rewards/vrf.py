@@ -11,8 +11,8 @@ Not to be found in the paper, so guesses: rectifiers in the networks, the hidden
 ~ N(0, 0.1^2), deviation 1), W2^2 as printed, and what `product=False` (means of means and of variances) and
 `mixture=False` (a standard normal prior) are exactly.
 
-A user's posterior covariance is that of the product Gaussian, carried through the softmax to first order. Users without
-pairs get the seen users' mean weight and spread.
+A user's mean weight is the published one, at the distances of the Gaussians; its covariance is that of weights drawn from the
+product Gaussian. Users without pairs get the seen users' mean weight and spread.
 """
 
 from dataclasses import dataclass, replace

@@ -18,6 +18,8 @@ WIDEST = 6.0
 """Of a Gaussian's log-deviation, either way."""
 
 _PAIRS = 4096  # read by the encoder at a time
+_DRAWS = 256  # of a user's weight, for its covariance
+_USERS = 1024  # whose draws are in memory at a time
 _ARRAYS = ("centre", "scale", "basis_mean", "basis_deviation")
 
 
@@ -107,7 +109,7 @@ class VRFModel(WeightedModel):
         return wanted, known, means / shares, (1 if self.details["product"] else variances) / shares
 
     def _weigh(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (U, K) of users who are Gaussians of (U, D) means and variances, and their covariances to first order."""
+        """Weights (U, K) of users who are Gaussians of (U, D) means and variances, and covariances of weights drawn from them."""
         temperature = float(self.details["temperature"])
         logit = np.stack(
             [
@@ -116,12 +118,9 @@ class VRFModel(WeightedModel):
             ],
             axis=1,
         )
-        weight = np.exp(logit - logit.max(axis=1, keepdims=True))
-        weight /= weight.sum(axis=1, keepdims=True)
-        # d w_k / d mu_u = w_k (mu_k - sum_j w_j mu_j) / temperature: what does not depend on k drops out.
-        slope = weight[:, :, None] * (self.basis_mean[None] - (weight @ self.basis_mean)[:, None]) / temperature
-        covariance = np.einsum("ukd,ud,uld->ukl", slope, variance, slope, optimize=True)
-        return weight, 0.5 * (covariance + covariance.transpose(0, 2, 1))
+        # mu_u enters logit k as mu_u.mu_k / temperature (what does not depend on k drops out of the softmax): logits are Gaussian.
+        pull = (self.basis_mean - self.basis_mean.mean(axis=0)) / temperature
+        return _softmax(logit), _spread(logit, np.einsum("kd,ud,ld->ukl", pull, variance, pull, optimize=True))
 
     def _write(self, folder: Path) -> None:
         arrays = {name: getattr(self, name) for name in _ARRAYS} | self.calibration.arrays()
@@ -142,3 +141,28 @@ class VRFModel(WeightedModel):
             names=tuple(record["names"]),
             details=record["details"],
         )
+
+
+def _softmax(logit: np.ndarray) -> np.ndarray:
+    weight = np.exp(logit - logit.max(axis=-1, keepdims=True))
+    return np.asarray(weight / weight.sum(axis=-1, keepdims=True))
+
+
+def _spread(logit: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """(U, K, K) covariance of softmax(x) for Gaussian logits x of means (U, K) and covariances (U, K, K).
+
+    From the same draws for every user, each with its opposite; to first order instead, users of a few pairs came out with a
+    variance of up to 180 on a simplex of diameter sqrt(2).
+    """
+    users, bases = logit.shape
+    drawn = np.random.default_rng(0).standard_normal((_DRAWS // 2, bases))
+    drawn = np.concatenate([drawn, -drawn])
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
+    result = np.empty_like(covariance)
+    for start in range(0, users, _USERS):
+        part = slice(start, start + _USERS)
+        weight = _softmax(logit[part, None] + drawn @ root[part].transpose(0, 2, 1))
+        weight -= weight.mean(axis=1, keepdims=True)
+        result[part] = weight.transpose(0, 2, 1) @ weight / _DRAWS
+    return result

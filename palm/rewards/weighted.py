@@ -11,7 +11,7 @@ from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.rewards.base import Calibration, RewardModel, as_array, check_users, place_users
 from palm.rewards.mixture import Mixture, infer_users, prior_from, prior_record
-from palm.rewards.simplex_users import Population
+from palm.rewards.simplex_users import Population, covariance_around, likeliest
 from palm.rewards.users import UserWeights
 
 
@@ -70,6 +70,8 @@ class SimplexModel(WeightedModel):
         seen: posterior weights of the users it was fitted on.
         names: K names of the bases.
         details: how the fit went; JSON values.
+        shrinks: whether a user is drawn to the population. If not, their mean is the weight that makes their own pairs likeliest;
+            users without pairs get the population's, and its spread bounds everyone's covariance.
     """
 
     method: str
@@ -80,6 +82,7 @@ class SimplexModel(WeightedModel):
     seen: UserWeights
     names: tuple[str, ...]
     details: dict[str, Any]
+    shrinks: bool = True
     geometry: ClassVar[str] = "simplex"
 
     @property
@@ -99,8 +102,17 @@ class SimplexModel(WeightedModel):
         """Posterior weights from pairs; users without pairs get the population's mean and spread."""
         wanted, rows, code = place_users(context, ids)
         scores = self.pair_scores(context)[rows] if len(rows) else np.zeros((0, len(self.names)))
-        mean, covariance = infer_users(scores, code, len(wanted), self.population)
-        return UserWeights(wanted, mean, covariance)
+        if self.shrinks:
+            return UserWeights(wanted, *infer_users(scores, code, len(wanted), self.population))
+        return self._around(wanted, scores, code, likeliest(scores, code, len(wanted), self.population.mean))
+
+    def around(self, context: PairFeatures, weights: np.ndarray) -> UserWeights:
+        """Users at given weights (U, K), in the order of their ids; covariances are what pairs and the population's spread say."""
+        wanted, rows, code = place_users(context, None)
+        return self._around(wanted, self.pair_scores(context)[rows], code, weights)
+
+    def _around(self, wanted: np.ndarray, scores: np.ndarray, code: np.ndarray, weights: np.ndarray) -> UserWeights:
+        return UserWeights(wanted, weights, covariance_around(scores, code, weights, self.population.covariance))
 
     def _write(self, folder: Path) -> None:
         arrays = {"directions": self.directions, **self.calibration.arrays()}
@@ -109,6 +121,7 @@ class SimplexModel(WeightedModel):
             "population": prior_record(self.population),
             "names": list(self.names),
             "details": self.details,
+            "shrinks": self.shrinks,
         }
         self._write_parts(folder, arrays=arrays, record=record, users=self.seen)
 
@@ -123,4 +136,5 @@ class SimplexModel(WeightedModel):
             seen=UserWeights.load(folder, "users"),
             names=tuple(record["names"]),
             details=record["details"],
+            shrinks=record.get("shrinks", True),
         )

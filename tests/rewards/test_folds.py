@@ -128,8 +128,8 @@ def test_penalties_are_searched_from_strong_to_weak_until_two_are_not_the_best()
     best, told = search({1.0: 9.0, 10.0: 3.0, 100.0: 2.0, 1000.0: 5.0, 3.0: 2.5})
     assert (best, tried) == (100.0, [1000.0, 100.0, 10.0, 3.0])  # two worse ones; that the second is better again changes nothing
     assert told == {"1000.0": 5.0, "100.0": 2.0, "10.0": 3.0, "3.0": 2.5}
-    best, _ = search({np.inf: 2.0, 30.0: 2.3, 10.0: 2.2, 3.0: 1.0, 1.0: 4.0})
-    assert (best, tried) == (3.0, [np.inf, 30.0, 10.0, 3.0, 1.0])  # after infinity two bad ones are not enough
-    best, _ = search({np.inf: 2.0, 30.0: 2.1, 10.0: 2.1, 3.0: 2.1, 1.0: 0.1})
-    assert (best, tried) == (np.inf, [np.inf, 30.0, 10.0, 3.0])
+    best, _ = search({np.inf: 2.0, 300.0: 2.01, 100.0: 2.0, 30.0: 2.1, 10.0: 2.05, 3.0: 1.0, 1.0: 4.0, 0.3: 5.0, 0.1: 0.0})
+    assert (best, tried) == (3.0, [np.inf, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3])  # none is as bad as to stop at infinity
+    best, _ = search({np.inf: 2.0, 30.0: 2.1, 10.0: 2.3, 3.0: 0.1})
+    assert (best, tried) == (np.inf, [np.inf, 30.0, 10.0])
     assert search({10.0: np.nan, 3.0: 1.0})[0] == 3.0

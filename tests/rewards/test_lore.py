@@ -174,3 +174,24 @@ def test_tastes_are_found_in_features_that_move_together():
     right = (model.margin(made["test"], model.seen) > 0).mean()
     assert max(float(penalty) for penalty in model.details["held_out_loss"] if penalty != "inf") > 1e4
     assert right > (plain.margin(made["test"], plain.seen) > 0).mean() + 0.1
+
+
+def test_two_camps_among_few_users_are_found():
+    """Strong penalties are as bad as none here, and the best comes late: the search must not stop before."""
+    rng = np.random.default_rng(0)
+    items, users = np.eye(30), 30
+    taste = 0.1 * rng.standard_normal(30)[None, :] + np.where(np.arange(users) % 2, 1, -1)[:, None] * rng.standard_normal(30)
+    rows = np.array([(user, *rng.choice(30, 2, replace=False)) for user in range(users) for _ in range(25)])
+    ahead = taste[rows[:, 0], rows[:, 1]] - taste[rows[:, 0], rows[:, 2]] + rng.logistic(size=len(rows)) > 0
+    chosen, rejected = np.where(ahead, rows[:, 1], rows[:, 2]), np.where(ahead, rows[:, 2], rows[:, 1])
+    ids = np.array([f"u{user:02d}" for user in rows[:, 0]])
+    late = np.arange(len(rows)) % 25 >= 15
+    unseen = rows[:, 0] >= 20
+    pairs = PairFeatures.from_items(ids, items, chosen, rejected)
+    model = LoRe(rank=2).fit(pairs.select(np.flatnonzero(~unseen)))
+    users_of = model.infer(pairs.select(np.flatnonzero(unseen & ~late)))
+    tested = pairs.select(np.flatnonzero(unseen & late))
+    common = BradleyTerry().fit(pairs.select(np.flatnonzero(~unseen)))
+    right = (model.margin(tested, users_of) > 0).mean()
+    assert right > (common.margin(tested, common.infer(tested)) > 0).mean() + 0.1
+    assert model.details["personal_penalty"] is not None

@@ -103,3 +103,39 @@ def test_ours_beats_the_published_fit_with_few_pairs(planted):
 def test_unknown_presets_are_refused(small, parameters, message):
     with pytest.raises(ValueError, match=message):
         LoRe(**parameters).fit(small.seen)
+
+
+@pytest.mark.parametrize("preset", ["joint", "anchored"])
+def test_what_is_known_of_users_lies_between_the_population_and_nothing(small, preset):
+    model = LoRe(rank=3, preset=preset, steps=300).fit(small.seen)
+    spread = np.trace(model.population.covariance)
+    assert 0 < spread < 1
+    ids, first = np.unique(small.unseen_context.user, return_index=True)
+    nothing = model.infer(small.unseen_context.select(np.zeros(0, dtype=int)), ids=ids)
+    np.testing.assert_allclose(nothing.mean, np.tile(model.population.mean, (len(ids), 1)), atol=1e-12)
+    one, all_of_them = model.infer(small.unseen_context.select(first)), model.infer(small.unseen_context)
+    traces = [np.trace(users.covariance, axis1=1, axis2=2) for users in (nothing, one, all_of_them)]
+    np.testing.assert_allclose(traces[0], spread, rtol=1e-9)
+    assert (traces[1] <= traces[0] + 1e-12).all()
+    assert (traces[2] <= traces[1] + 1e-12).mean() > 0.7  # taken at different weights
+    assert traces[2].mean() < 0.99 * traces[0].mean()
+
+
+def test_seen_users_covariance_is_that_at_their_trained_weights(small, tmp_path):
+    """Against the information matrix by numerical differences of the log-likelihood."""
+    model = LoRe(rank=3, preset="joint", steps=300).fit(small.seen)
+    user = model.users.ids[0]
+    scores = model.pair_scores(small.seen)[small.seen.user == user]
+    weight, step = model.users.mean[0], 1e-4
+    tangent = np.linalg.svd(np.ones((1, 3)))[2][1:].T
+
+    def loss(point):
+        return np.logaddexp(0, -scores @ (weight + tangent @ point)).sum()
+
+    unit = step * np.eye(2)
+    hessian = np.array([[(loss(a + b) - loss(a - b) - loss(b - a) + loss(-a - b)) / (4 * step**2) for b in unit] for a in unit])
+    prior = np.linalg.inv(tangent.T @ model.population.covariance @ tangent)
+    np.testing.assert_allclose(model.users.covariance[0], tangent @ np.linalg.inv(hessian + prior) @ tangent.T, rtol=1e-4)
+    model.save_pretrained(tmp_path)
+    again = load_reward_model(tmp_path)
+    np.testing.assert_array_equal(again.infer(small.unseen_context).covariance, model.infer(small.unseen_context).covariance)

@@ -90,14 +90,17 @@ def test_active_units_are_counted_among_the_users_gaussians(conflicting, fitted)
     assert np.ptp(collapsed.users.mean, axis=0).max() < 0.05 < np.ptp(fitted.users.mean, axis=0).max()
 
 
-def test_covariances_are_those_of_draws_from_the_user_where_these_are_narrow(fitted):
+@pytest.mark.parametrize("variance", [1e-4, 0.03, 1.0, 30.0])
+def test_covariances_are_those_of_draws_from_the_user(fitted, variance):
     rng = np.random.default_rng(0)
-    mean, variance = rng.normal(size=(1, 16)) * 0.3, np.full((1, 16), 1e-4)
-    weight, covariance = fitted._weigh(mean, variance)
-    draws = mean + np.sqrt(variance) * rng.normal(size=(20_000, 16))
-    drawn = fitted._weigh(draws, np.repeat(variance, 20_000, axis=0))[0]
-    np.testing.assert_allclose(drawn.mean(axis=0), weight[0], atol=1e-3)
-    np.testing.assert_allclose(np.cov(drawn.T), covariance[0], rtol=0.05, atol=1e-9)
+    mean, spread = rng.normal(size=(1, 16)) * 0.3, np.full((1, 16), variance)
+    covariance = fitted._weigh(mean, spread)[1][0]
+    draws = mean + np.sqrt(spread) * rng.normal(size=(20_000, 16))
+    drawn = np.cov(fitted._weigh(draws, np.repeat(spread, 20_000, axis=0))[0].T)
+    np.testing.assert_allclose(covariance, drawn, atol=0.2 * np.trace(drawn))
+    assert np.trace(covariance) == pytest.approx(np.trace(drawn), rel=0.25)
+    assert np.trace(covariance) < 1
+    np.testing.assert_allclose(covariance.sum(axis=0), 0, atol=1e-12)
 
 
 def published(options, part, pairs, episode):
