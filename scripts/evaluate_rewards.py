@@ -52,7 +52,9 @@ def _print_angles(rows: list[dict[str, Any]]) -> None:
         degrees = [pair["degrees"] for pair in row.get("basis_angles", []) if pair["degrees"]]
         if degrees:
             mean, largest = np.mean([np.mean(each) for each in degrees]), np.mean([each[0] for each in degrees])
-            print(f"{row['method']}: bases of two seeds are {mean:.1f} degrees apart on average, {largest:.1f} at most")
+            print(
+                f"{row['method']}: bases of two seeds are {mean:.1f} degrees apart by the mean angle, {largest:.1f} by the largest"
+            )
 
 
 def main() -> None:
