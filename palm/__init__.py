@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from palm.features.encode import embed
     from palm.features.pairs import PairFeatures
     from palm.portfolio import BestOfNOracle, CallbackOracle, GibbsOracle, PoolOracle, Portfolio, certify, plan_portfolio
-    from palm.rewards import PAL, VPL, VRF, BradleyTerry, Given, LoRe, PReF, Reference
+    from palm.rewards import PAL, VPL, VRF, BradleyTerry, Given, LoRe, PReF, Reference, next_question
     from palm.routing import Router
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ _HOMES = {
     "PAL": "palm.rewards",
     "VPL": "palm.rewards",
     "VRF": "palm.rewards",
+    "next_question": "palm.rewards",
     "BestOfNOracle": "palm.portfolio",
     "CallbackOracle": "palm.portfolio",
     "GibbsOracle": "palm.portfolio",
@@ -67,6 +68,7 @@ __all__ = [
     "diversity",
     "embed",
     "load_pairs",
+    "next_question",
     "plan_portfolio",
     "split_users",
 ]

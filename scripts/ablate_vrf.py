@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from benchmarks.over_seeds import over_seeds
+from benchmarks.over_seeds import cell, over_seeds
 from benchmarks.planted import World, plant
 from benchmarks.table import print_table
 
@@ -53,8 +53,8 @@ def ablate(worlds: list[World], options: dict[str, Any]) -> list[dict[str, Any]]
     for name, (values, taken) in found.items():
         row: dict[str, Any] = {"variant": name, "seconds": round(taken, 1)}
         for part in PARTS:
-            row[part] = over_seeds(values[part]).record()
-            row[f"{part} gain"] = over_seeds(values[part] - found["full"][0][part]).record()
+            row[part] = over_seeds(values[part])
+            row[f"{part} gain"] = over_seeds(values[part] - found["full"][0][part])
         rows.append(row)
     return rows
 
@@ -62,9 +62,8 @@ def ablate(worlds: list[World], options: dict[str, Any]) -> list[dict[str, Any]]
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
     cells = {"variant": row["variant"]}
     for part in PARTS:
-        gain = row[f"{part} gain"]
         cells[part] = f"{row[part]['mean']:.3f}"
-        cells[f"{part} gain"] = "" if row["variant"] == "full" else f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+        cells[f"{part} gain"] = "" if row["variant"] == "full" else cell(row[f"{part} gain"], sign="+")
     return {**cells, "s": row["seconds"]}
 
 

@@ -16,7 +16,7 @@ import json
 
 from benchmarks.planted import plant
 from benchmarks.table import print_table
-from benchmarks.task_arguments import add_task_arguments, seeds_of, task_maker
+from benchmarks.task_arguments import add_task_arguments, features_of, seeds_of, task_maker
 
 from palm.evaluation.asking import question_curve
 from palm.evaluation.methods import estimator
@@ -44,7 +44,7 @@ def main() -> None:
     except (OSError, TypeError, ValueError, ImportError) as error:
         parser.error(str(error))
     print_table(rows)
-    print(json.dumps({**vars(options), "rows": rows}))
+    print(json.dumps({**vars(options), "features": features_of(options), "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@
 Ratings: items are told apart by identity alone unless `--texts` has what they say; a quarter of each user's items is held out
 before pairs are made, since pairs of the same items follow from each other. Pairs: whole groups (debates, questions) are held out,
 of everyone unless `--apart user` says that others may be trained on what somebody is tested on. Features of texts are `tfidf`,
-`length`, `format` (the last two find leaks), or the folder or Hub id of a model. Every gain is over Bradley-Terry on the same
-users, with a 95 % interval over users; with several seeds, users and what is held out are drawn anew for each.
+`length`, `format`, or the folder or Hub id of a model. Every gain is over Bradley-Terry on the same users, with a 95 % interval
+over users; with several seeds, users and what is held out are drawn anew for each, and the principal angles between the basis
+rewards that two seeds find say how stable they are. `--leaks` adds Bradley-Terry on length alone and on format alone, on the same
+splits: where these come near the methods, it is not what responses say that is told apart.
 Prints a table and one JSON line, which has more: log-loss, calibration, accuracy by how well a user is known, times.
 """
 
@@ -18,11 +20,15 @@ import argparse
 import json
 from typing import Any
 
-from benchmarks.task_arguments import add_task_arguments, seeds_of, task_maker
+import numpy as np
+from benchmarks.task_arguments import add_task_arguments, features_of, seeds_of, task_makers
 
 from palm.evaluation.methods import compare_methods, estimator
 from palm.evaluation.tasks import Task
 from palm.progress import bars
+
+LEAKS = ("length", "format")
+"""Features that say nothing of what a response says."""
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -40,6 +46,17 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         print(f"| {row['method']} | " + " | ".join(cells) + " |")
 
 
+def _print_angles(rows: list[dict[str, Any]]) -> None:
+    """A line per method: means over pairs of seeds."""
+    for row in rows:
+        degrees = [pair["degrees"] for pair in row.get("basis_angles", []) if pair["degrees"]]
+        if degrees:
+            mean, largest = np.mean([np.mean(each) for each in degrees]), np.mean([each[0] for each in degrees])
+            print(
+                f"{row['method']}: bases of two seeds are {mean:.1f} degrees apart by the mean angle, {largest:.1f} by the largest"
+            )
+
+
 def main() -> None:
     """Read the data, fit every method, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,6 +68,7 @@ def main() -> None:
         help="as LoRe:rank=5,preset=joint; see palm.rewards.METHODS",
     )
     parser.add_argument("--shots", type=int, nargs="*", default=[10, 20], help="pairs of context besides all (default: 10 20)")
+    parser.add_argument("--leaks", action="store_true", help="also Bradley-Terry on length alone and on format alone")
     options = parser.parse_args()
     for spec in options.methods:
         try:
@@ -68,14 +86,23 @@ def main() -> None:
 
     try:
         seeds = seeds_of(options)
-        make = task_maker(options)
-        rows = compare_methods(lambda seed: sized(make(seed)), options.methods, shots=options.shots, seeds=seeds, track=bars)
+        leaks = LEAKS if options.leaks else ()
+        makers = task_makers(options, leaks)
+        rows = compare_methods(
+            lambda seed: sized(makers[options.features](seed)),
+            options.methods,
+            shots=options.shots,
+            seeds=seeds,
+            leaks={name: makers[name] for name in leaks},
+            track=bars,
+        )
     except (OSError, ValueError, ImportError) as error:
         parser.error(str(error))
     print("; ".join(", ".join(f"{name}: {count}" for name, count in size.items()) for size in sizes) + "\n")
     _print_table(rows)
-    features = options.features if options.kind == "pairs" or options.texts else "identity"
-    print(json.dumps({"file": options.file, "features": features, "seeds": list(seeds), "splits": sizes, "rows": rows}))
+    _print_angles(rows)
+    record = {"file": options.file, "features": features_of(options), "seeds": list(seeds), "splits": sizes, "rows": rows}
+    print(json.dumps(record))
 
 
 if __name__ == "__main__":

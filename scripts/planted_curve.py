@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 import numpy as np
-from benchmarks.over_seeds import over_seeds
+from benchmarks.over_seeds import cell, over_seeds
 from benchmarks.planted import World, plant
 from benchmarks.table import print_table
 
@@ -64,11 +64,11 @@ def curve(sizes: list[tuple[int, int]], *, width: int, bases: int, unseen: int, 
             {
                 "users": users,
                 "pairs": pairs,
-                "angle": over_seeds(value["angle"]).record(),
-                "ours": over_seeds(value["ours"]).record(),
-                "oracle": over_seeds(value["oracle"]).record(),
-                "gap": over_seeds(100 * (value["oracle"] - value["ours"])).record(),
-                "truth": over_seeds(value["truth"]).record(),
+                "angle": over_seeds(value["angle"]),
+                "ours": over_seeds(value["ours"]),
+                "oracle": over_seeds(value["oracle"]),
+                "gap": over_seeds(100 * (value["oracle"] - value["ours"])),
+                "truth": over_seeds(value["truth"]),
                 "penalties": sorted(set(value["penalty"].tolist())),
                 "personal_penalties": sorted({None if np.isinf(each) else each for each in personal.tolist()}, key=str),
                 "seconds": round(float(value["seconds"].mean()), 1),
@@ -78,12 +78,9 @@ def curve(sizes: list[tuple[int, int]], *, width: int, bases: int, unseen: int, 
 
 
 def _for_people(row: dict[str, Any]) -> dict[str, Any]:
-    def cell(name: str, digits: int) -> str:
-        return f"{row[name]['mean']:.{digits}f} [{row[name]['low']:.{digits}f}, {row[name]['high']:.{digits}f}]"
-
-    cells = {"users": row["users"], "pairs": row["pairs"], "angle": cell("angle", 1), "ours": cell("ours", 3)}
+    cells = {"users": row["users"], "pairs": row["pairs"], "angle": cell(row["angle"], 1), "ours": cell(row["ours"])}
     means = {name: f"{row[name]['mean']:.3f}" for name in ("oracle", "truth")}
-    return {**cells, **means, "gap": cell("gap", 2), "personal": row["personal_penalties"], "s": row["seconds"]}
+    return {**cells, **means, "gap": cell(row["gap"], 2), "personal": row["personal_penalties"], "s": row["seconds"]}
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import ast
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -12,8 +12,10 @@ import numpy as np
 from palm.evaluation.accuracy import Accuracy, accuracy, compare, pooled
 from palm.evaluation.calibration import accuracy_by_uncertainty, reliability
 from palm.evaluation.few_shot import rank_within_user
+from palm.evaluation.stability import angles_between, same_texts, spanned
 from palm.evaluation.tasks import Task
 from palm.features.pairs import PairFeatures
+from palm.features.store import FeatureArray
 from palm.progress import Track, silent
 from palm.rewards import METHODS, Estimator
 
@@ -32,6 +34,7 @@ class MethodRun:
         fit_seconds: of the fit.
         adapt_ms: per unseen user, to infer all of them from all of their pairs; features are there already.
         details: what the fitted model says of itself.
+        span: of its basis rewards of the split's texts, as `palm.evaluation.stability.spanned` gives it.
     """
 
     found: dict[str, Accuracy]
@@ -40,6 +43,7 @@ class MethodRun:
     fit_seconds: float
     adapt_ms: float
     details: dict[str, Any]
+    span: np.ndarray | None
 
 
 def estimator(spec: str) -> Estimator:
@@ -98,7 +102,7 @@ def judge(spec: str, task: Task, *, shots: Sequence[int], seed: int) -> MethodRu
     terciles = [part.mean for part in accuracy_by_uncertainty(found[ALL], users, seed=seed)]
     error = reliability(model, task.unseen_test, users).error
     details = dict(getattr(model, "details", {}))
-    return MethodRun(found, terciles, error, fitted, 1000 * took / len(users), details)
+    return MethodRun(found, terciles, error, fitted, 1000 * took / len(users), details, spanned(model, task.train.items))
 
 
 def contexts(task: Task, shots: Sequence[int], seed: int) -> dict[str, PairFeatures]:
@@ -113,6 +117,7 @@ def compare_methods(
     *,
     shots: Sequence[int],
     seeds: Sequence[int],
+    leaks: Mapping[str, Callable[[int], Task]] | None = None,
     track: Track = silent,
 ) -> list[dict[str, Any]]:
     """A row per method, Bradley-Terry first: accuracy, and gain over Bradley-Terry for the same users, over all splits.
@@ -122,21 +127,51 @@ def compare_methods(
         methods: as `estimator` takes them.
         shots: sizes of unseen users' contexts.
         seeds: of splits and fits.
+        leaks: by name of features that should tell little, the same tasks with these; Bradley-Terry is fitted on each, last.
         track: for a progress bar of fits.
 
     Returns:
         rows of JSON values: means and 95 % intervals over users, each user's figures averaged over the splits that they are in.
+        `basis_angles` has the principal angles between fits of two seeds, where splits share their texts and bases are weighed.
+
+    Raises:
+        ValueError: a leak's task is not the same split.
     """
     specs = [BASELINE, *(method for method in methods if method != BASELINE)]
-    runs: dict[str, list[MethodRun]] = {spec: [] for spec in specs}
-    with track("fits", len(specs) * len(seeds)) as advance:
+    tests = leaks or {}
+    runs: dict[str, list[MethodRun]] = {name: [] for name in (*specs, *map(leak_name, tests))}
+    texts: FeatureArray | None = None
+    same = True
+    with track("fits", len(runs) * len(seeds)) as advance:
         for seed in seeds:
             task = make(seed)
+            texts = task.train.items if texts is None else texts
+            same = same and same_texts(texts, task.train.items)
             for spec in specs:
                 runs[spec].append(judge(spec, task, shots=shots, seed=seed))
                 advance(1)
+            for features, remake in tests.items():
+                runs[leak_name(features)].append(judge(BASELINE, _same_split(remake(seed), task, features), shots=shots, seed=seed))
+                advance(1)
     base = {part: pooled([run.found[part] for run in runs[BASELINE]]) for part in runs[BASELINE][0].found}
-    return [{"method": spec, **_row(runs[spec], base)} for spec in specs]
+    return [{"method": name, **_row(found, base), **_angles(found, seeds if same else [])} for name, found in runs.items()]
+
+
+def leak_name(features: str) -> str:
+    """What the row of Bradley-Terry on features that should tell little is called."""
+    return f"{BASELINE} on {features} alone"
+
+
+def _same_split(leak: Task, task: Task, features: str) -> Task:
+    for part, pairs in vars(task).items():
+        if not np.array_equal(pairs.user, vars(leak)[part].user):
+            raise ValueError(f"leaks: expected the same split for {features}, its {part} pairs are of other users")
+    return leak
+
+
+def _angles(runs: list[MethodRun], seeds: Sequence[int]) -> dict[str, Any]:
+    spans = [run.span for run in runs if run.span is not None]
+    return {"basis_angles": angles_between(spans, seeds)} if len(spans) == len(seeds) > 1 else {}
 
 
 def _row(runs: list[MethodRun], base: dict[str, Accuracy]) -> dict[str, Any]:

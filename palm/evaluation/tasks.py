@@ -5,7 +5,7 @@ caller's choice for groups; items that everyone rates are known to others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
@@ -131,6 +131,11 @@ def judged_texts(
     pairs = pairs.select(np.flatnonzero(count[code] >= min_pairs))
     texts = distinct_texts(pairs)
     return JudgedTexts(pairs, _encoded(texts.texts, features, dim, seed), texts.chosen, texts.rejected)
+
+
+def described_by(judged: JudgedTexts, features: str, *, dim: int = 128, seed: int = 0) -> JudgedTexts:
+    """The same pairs with other features, for `judged_texts`' names of them."""
+    return replace(judged, items=_encoded(distinct_texts(judged.pairs).texts, features, dim, seed))
 
 
 def _encoded(texts: Sequence[tuple[Text, Text]], features: str, dim: int, seed: int) -> np.ndarray:

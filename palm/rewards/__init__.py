@@ -14,6 +14,7 @@ from palm.rewards.pal import PAL
 from palm.rewards.pal_model import PALModel
 from palm.rewards.population_model import PopulationModel
 from palm.rewards.pref import PReF
+from palm.rewards.questions import Question, next_question
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.simplex_users import Population
 from palm.rewards.tensor import RewardTensor, reward_tensor
@@ -76,6 +77,7 @@ __all__ = [
     "PReF",
     "Population",
     "PopulationModel",
+    "Question",
     "Reference",
     "RewardModel",
     "RewardTensor",
@@ -86,6 +88,7 @@ __all__ = [
     "VRFModel",
     "attribute_rewards",
     "load_reward_model",
+    "next_question",
     "reward_tensor",
     "score_texts",
 ]

@@ -1,5 +1,7 @@
 """palm.evaluation.methods: methods are judged on the same users, over splits, and against Bradley-Terry."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from palm.evaluation import accuracy, accuracy_by_uncertainty, compare, pooled
 from palm.evaluation.few_shot import rank_within_user
 from palm.evaluation.methods import compare_methods, estimator, judge
 from palm.evaluation.tasks import Task
+from palm.features.pairs import PairFeatures
 from palm.rewards import VRF, BradleyTerry, LoRe, UserWeights
 
 
@@ -103,3 +106,32 @@ def test_users_are_parted_by_how_well_they_are_known(task):
     assert best.count + middle.count + worst.count == len(order)
     with pytest.raises(ValueError, match="parts: expected at least 1, got 0"):
         accuracy_by_uncertainty(found, users, parts=0)
+
+
+def test_bases_are_compared_only_where_splits_share_their_texts(task, rows):
+    assert "basis_angles" not in rows[0]
+    (pair,) = rows[1]["basis_angles"]
+    assert pair["seeds"] == [0, 1]
+    assert pair["degrees"][-1] <= pair["degrees"][0] < 60
+
+    def other_texts(seed):
+        turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(task.train.width, task.train.width)))[0]
+        return Task(*(with_items(pairs, pairs.items.project(turn)) for pairs in vars(task).values()))
+
+    found = compare_methods(other_texts, ["LoRe:rank=2"], shots=[], seeds=[0, 1])
+    assert not any("basis_angles" in row for row in found)
+
+
+def with_items(pairs, items):
+    return PairFeatures.from_items(pairs.user, items, pairs.chosen_row, pairs.rejected_row, group=pairs.group)
+
+
+def test_a_leak_is_looked_for_on_the_same_split(task):
+    first = Task(*(with_items(pairs, pairs.items.rows(np.arange(len(pairs.items)))[:, :1]) for pairs in vars(task).values()))
+    plain, leak = compare_methods(lambda seed: task, [], shots=[], seeds=[0], leaks={"one number": lambda seed: first})
+    assert leak["method"] == "BradleyTerry on one number alone"
+    assert leak["unseen all"]["mean"] == judge("BradleyTerry", first, shots=[], seed=0).found["unseen all"].overall.mean
+    assert leak["unseen all gain"]["mean"] == pytest.approx(leak["unseen all"]["mean"] - plain["unseen all"]["mean"])
+    half = replace(task, unseen_test=task.unseen_test.select(np.arange(0, len(task.unseen_test), 2)))
+    with pytest.raises(ValueError, match="leaks: expected the same split for half, its unseen_test pairs are of other users"):
+        compare_methods(lambda seed: task, [], shots=[], seeds=[0], leaks={"half": lambda seed: half})

@@ -1,6 +1,7 @@
 """recipes/configs/{prism,personalllm,tldr}: each says the published protocol, and its data stage makes it of rows as published."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 from datasets import Dataset
 from published_rows import personal_rows, prism_row, tldr_row
 
+from palm.features.pairs import PairFeatures
 from palm.pipeline import STAGES, Pipeline, load_config
 from palm.pipeline.data_stages import read_pairs, read_splits
+from palm.rewards import VRF
+from palm.rewards.episodes import deal
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 MODELS = [f"rm_{number}" for number in range(10)]
@@ -51,6 +55,27 @@ def test_hyper_parameters_are_the_published_ones(name, rank, context):
     assert config.rewards.options == {"rank": rank, "context": context, **published}
     assert set(config.rewards.compare) == METHODS
     assert config.base.model == "Qwen/Qwen3-0.6B"
+
+
+def test_personalllm_says_how_many_steps_the_published_passes_are():
+    """5 passes over 1000 users of 47 pairs, dealt as a fit deals them."""
+    text = (CONFIGS / "personalllm" / "pipeline.yaml").read_text()
+    config = load_config(CONFIGS / "personalllm" / "pipeline.yaml")
+    vrf = VRF(**config.rewards.options)
+    users = config.data.draw.users - config.data.unseen
+    pairs = 47 * users
+    made = PairFeatures.from_items(
+        [f"u{row % users}" for row in range(pairs)], np.zeros((2, 1)), np.zeros(pairs, int), np.ones(pairs, int)
+    )
+    dealt = list(deal(made, context=vrf.context, batch_users=vrf.batch_users, rng=np.random.default_rng(0)))
+    seen = np.sort(np.concatenate([rows for episode in dealt for rows in (episode.context, episode.target)]))
+    np.testing.assert_array_equal(seen, np.arange(pairs))  # a pass uses every pair once
+    assert re.findall(r"rewards\.options\.steps=(\d+)", text) == [str(5 * len(dealt))]
+    assert (
+        f"a pass over {users} users and their {pairs:,} pairs is {len(dealt)} steps"
+        in " ".join(text.replace("# ", "").split()).lower()
+    )
+    assert f"default of {vrf.steps} steps is {vrf.steps // len(dealt)} passes" in text
 
 
 def prism_people():

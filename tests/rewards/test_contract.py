@@ -11,7 +11,7 @@ from palm.artifacts import ArtifactError
 from palm.features.pairs import PairFeatures
 from palm.rewards import METHODS, RewardModel, load_reward_model
 from palm.rewards.base import GEOMETRIES
-from palm.rewards.questions import ABLE, ask
+from palm.rewards.questions import ABLE, ask, next_question
 from palm.rewards.users import UserWeights
 
 LEARNING = sorted(set(METHODS) - {"Reference"})  # Reference fits nothing and looks at no features
@@ -256,6 +256,8 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
     if method in ABLE:
         asked = ask(model, small.unseen_context, budget=2)
         assert (asked.rows >= 0).all()
+        mine = small.unseen_context.select(np.flatnonzero(small.unseen_context.code == 0))
+        assert next_question(model, mine.select(asked.rows[0, :1]), mine).index == asked.rows[0, 1]
         return
     with pytest.raises(
         TypeError, match=rf"model: expected one with pair_scores \(of LoRe, PReF, VRF, Given\), got a {type(model).__name__}"

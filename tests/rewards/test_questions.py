@@ -1,33 +1,13 @@
-"""palm.rewards.questions: what a question is worth, and that good questions tell more than random ones."""
+"""palm.rewards.questions: the next question is the one that the simulation asks, and good ones tell more than random ones."""
 
 import numpy as np
 import pytest
 
 from palm.evaluation import accuracy
 from palm.features.pairs import PairFeatures
-from palm.rewards import LoRe, PReF
-from palm.rewards.questions import RULES, ask, design, information
-
-
-def test_information_is_that_of_a_large_sample():
-    rng = np.random.default_rng(0)
-    for mean, variance in ((0.0, 1.0), (2.0, 0.5), (-1.0, 9.0), (0.3, 1e-6)):
-        yes = 1 / (1 + np.exp(-(mean + np.sqrt(variance) * rng.normal(size=400_000))))
-
-        def entropy(p):
-            return -(p * np.log(p) + (1 - p) * np.log1p(-p))
-
-        expected = entropy(yes.mean()) - entropy(yes).mean()
-        assert information(np.array([mean]), np.array([variance]))[0] == pytest.approx(expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("worth", [information, design])
-def test_worth_does_not_depend_on_the_answer_and_is_nothing_where_nothing_is_unsure(worth):
-    mean, variance = np.linspace(-5, 5, 11), np.linspace(0.1, 4, 11)
-    np.testing.assert_allclose(worth(mean, variance), worth(-mean, variance), atol=1e-12)
-    np.testing.assert_allclose(worth(mean, np.zeros(11)), 0, atol=1e-12)
-    np.testing.assert_allclose(worth(np.array([1e4, -1e4]), np.array([1.0, 1.0])), 0, atol=1e-12)
-    assert (np.diff(worth(np.zeros(11), variance)) > 0).all()
+from palm.rewards import VRF, BradleyTerry, LoRe, PReF, Reference
+from palm.rewards.questions import RULES, ask, next_question
+from palm.rewards.worth import design, information
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +75,139 @@ def test_pools_that_run_out_are_asked_to_their_end(world, fitted):
     ("options", "message"),
     [
         ({"rule": "best", "budget": 1}, "rule: expected one of information, design, random, got 'best'"),
-        ({"budget": 0}, "budget: expected at least 1, got 0"),
+        ({"budget": 0}, "budget: expected a whole number of at least 1, got 0"),
+        ({"budget": 2.5}, "budget: expected a whole number of at least 1, got 2.5"),
+        ({"budget": True}, "budget: expected a whole number of at least 1, got True"),
+        ({"budget": 1, "stop": float("nan")}, "stop: expected a number, got nan"),
+        ({"budget": 1, "stop": "0.1"}, "stop: expected a number, got '0.1'"),
     ],
 )
 def test_bad_arguments_are_refused(world, fitted, options, message):
     with pytest.raises(ValueError, match=message):
         ask(fitted, world.unseen_context, **options)
+
+
+def one_user(pairs, number=0):
+    return pairs.select(np.flatnonzero(pairs.code == number))
+
+
+def turned(pairs, rows):
+    """The same pairs, of which some have their sides changed."""
+    change = np.isin(np.arange(len(pairs)), rows)
+    sides = np.where(change, pairs.rejected_row, pairs.chosen_row), np.where(change, pairs.chosen_row, pairs.rejected_row)
+    return PairFeatures.from_items(pairs.user, pairs.items, *sides)
+
+
+@pytest.fixture(scope="module")
+def models(world, fitted):
+    few = world.seen.select(np.flatnonzero(world.seen.code < 40))
+    return {"LoRe": fitted, "PReF": PReF(rank=3).fit(few), "VRF": VRF(rank=3, steps=60, dim=8, hidden=16).fit(few)}
+
+
+@pytest.mark.parametrize("name", ["LoRe", "PReF", "VRF"])
+@pytest.mark.parametrize("rule", ["information", "design"])
+def test_the_next_question_is_the_one_that_the_simulation_asks(world, models, name, rule):
+    """Answer by answer, with the answered pairs among the candidates, which may come either way round."""
+    pool, model = one_user(world.unseen_context, 5), models[name]
+    asked = ask(model, pool, budget=6, rule=rule)
+    for step in range(6):
+        found = next_question(model, pool.select(asked.rows[0, :step]), turned(pool, range(0, len(pool), 2)), rule=rule)
+        assert found.index == asked.rows[0, step]
+        assert found.value == pytest.approx(asked.worth[0, step], rel=1e-9)
+        assert not found.stop
+        assert sorted(found.order) == sorted(set(range(len(pool))) - set(asked.rows[0, :step]))
+        assert (np.diff(found.values) <= 0).all()
+
+
+@pytest.mark.parametrize(("rule", "worth"), [("information", information), ("design", design)])
+def test_the_next_question_is_the_best_of_all(world, fitted, rule, worth):
+    answered, candidates = one_user(world.unseen_context, 2), one_user(world.unseen_test, 2)
+    scores, posterior = fitted.pair_scores(candidates), fitted.infer(answered)
+    every = [
+        worth(np.array([score @ posterior.mean[0]]), np.array([score @ posterior.covariance[0] @ score]))[0] for score in scores
+    ]
+    found = next_question(fitted, answered, candidates, rule=rule)
+    assert found.index == int(np.argmax(every))
+    np.testing.assert_allclose(found.values, sorted(every, reverse=True), rtol=1e-9)
+    given = next_question(fitted, answered, scores, rule=rule)
+    assert given.index == found.index
+    np.testing.assert_array_equal(given.order, found.order)
+
+
+def test_the_stopping_rule_is_that_of_the_simulation(world, fitted):
+    pool = world.unseen_context
+    asked = ask(fitted, pool, budget=25, stop=0.02)
+    for user in range(0, len(pool.ids), 10):
+        rows = asked.rows[user][asked.rows[user] >= 0]
+        mine = one_user(pool, user)
+        assert not next_question(fitted, pool.select(rows[:-1]), mine, stop=0.02).stop
+        if len(rows) < 25:
+            after = next_question(fitted, pool.select(rows), mine, stop=0.02)
+            assert after.stop
+            assert after.value < 0.02
+
+
+def test_answered_candidates_are_told_by_their_features(world, fitted):
+    """Also where texts are stored anew; of scores nothing can be told."""
+    answered = one_user(world.unseen_context)
+    copied = PairFeatures(user=answered.user, chosen=answered.rejected, rejected=answered.chosen)
+    none = next_question(fitted, answered, copied)
+    assert (none.index, none.value, none.stop, len(none.order)) == (None, 0.0, True, 0)
+    assert next_question(fitted, answered, fitted.pair_scores(copied)).index is not None
+
+
+def test_nobody_in_particular_is_asked_what_the_population_says(world, fitted):
+    pool = one_user(world.unseen_context)
+    none = pool.select(np.array([], dtype=int))
+    found = next_question(fitted, none, pool)
+    assert found.index == ask(fitted, pool, budget=1).rows[0, 0]
+    assert next_question(fitted, none, fitted.pair_scores(pool)).index == found.index
+
+
+def test_random_questions_are_drawn_by_the_seed(world, fitted):
+    pool = one_user(world.unseen_context)
+    none = pool.select(np.array([], dtype=int))
+    drawn = [next_question(fitted, none, pool, rule="random", seed=seed, stop=9.0) for seed in range(30)]
+    assert len({question.index for question in drawn}) > 5
+    assert not any(question.stop for question in drawn)
+    assert drawn[3].index == next_question(fitted, none, pool, rule="random", seed=3).index
+
+
+NO_PAIRS = np.array([], dtype=int)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told, pool: {"candidates": pool.select(NO_PAIRS)}, "candidates: expected at least one pair, got none"),
+        (lambda told, pool: {"candidates": np.zeros((0, 4))}, "candidates: expected at least one pair, got none"),
+        (lambda told, pool: {"candidates": narrow(pool)}, "candidates: expected 12 numbers per text as in the fit, got 11"),
+        (lambda told, pool: {"answered": narrow(told)}, "answered: expected 12 numbers per text as in the fit, got 11"),
+        (lambda told, pool: {"candidates": np.zeros((3, 5))}, r"candidates: expected finite scores in the shape \(n, 4\)"),
+        (lambda told, pool: {"candidates": np.full((3, 4), np.nan)}, r"candidates: expected finite scores in the shape \(n, 4\)"),
+        (lambda told, pool: {"candidates": renamed(pool, "x")}, "expected pairs of one user, got those of u160, x"),
+        (lambda told, pool: {"answered": renamed(told, "x", "y"), "candidates": np.zeros((3, 4))}, "answered: .* of x, y"),
+        (lambda told, pool: {"stop": float("nan")}, "stop: expected a number, got nan"),
+        (lambda told, pool: {"rule": "best"}, "rule: expected one of information, design, random, got 'best'"),
+    ],
+)
+def test_a_next_question_that_cannot_be_told_is_refused(world, fitted, change, message):
+    told, pool = one_user(world.unseen_context), one_user(world.unseen_test)
+    with pytest.raises(ValueError, match=message):
+        next_question(fitted, **{"answered": told, "candidates": pool, **change(told, pool)})
+
+
+def narrow(pairs):
+    return PairFeatures(user=pairs.user, chosen=pairs.chosen[:, 1:], rejected=pairs.rejected[:, 1:])
+
+
+def renamed(pairs, *names):
+    return PairFeatures(user=np.resize(names, len(pairs)), chosen=pairs.chosen, rejected=pairs.rejected)
+
+
+@pytest.mark.parametrize("estimator", [BradleyTerry(), Reference()])
+def test_models_without_weights_have_no_question(world, estimator):
+    pool = one_user(world.unseen_context)
+    model = estimator.fit(world.seen)
+    with pytest.raises(TypeError, match=r"model: expected one with pair_scores \(of LoRe, PReF, VRF, Given\)"):
+        next_question(model, pool, pool)

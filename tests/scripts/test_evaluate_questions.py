@@ -38,7 +38,9 @@ def test_a_chosen_question_tells_more_than_a_random_one(ratings: Path) -> None:
     done = _run("ratings", ratings, "--users", "60", "40", "--method", "LoRe:rank=2", "--questions", "0", "1", "2")
     assert done.returncode == 0, done.stderr
     *table, line = done.stdout.splitlines()
-    rows = json.loads(line)["rows"]
+    record = json.loads(line)
+    rows = record["rows"]
+    assert record["features"] == "identity"  # as scripts/evaluate_rewards.py says it
     assert len(table) == 2 + len(rows)
     assert [row["questions"] for row in rows] == [0, 1, 2]
     nobody, one, two = rows
@@ -52,6 +54,7 @@ def test_a_chosen_question_tells_more_than_a_random_one(ratings: Path) -> None:
     [
         (("ratings",), "file: expected one for 'ratings', got none"),
         (("planted", "--questions", "-1"), "budgets: expected numbers of at least 0, got [-1]"),
+        (("ratings", "none.csv", "--users", "5", "-1"), "--users: expected at least 1 seen and 1 unseen, got 5 and -1"),
         (("planted", "--seeds", "0"), "--seeds: expected at least 1, got 0"),
         (("planted", "--method", "Lore"), "expected names out of BradleyTerry, LoRe"),
     ],

@@ -80,12 +80,85 @@ def test_pairs_are_judged_on_groups_of_their_own(tmp_path: Path) -> None:
         assert {"unseen 5", "unseen all"} <= set(row)
 
 
+LEAKS = ["BradleyTerry on length alone", "BradleyTerry on format alone"]
+
+
+def _leaky_pairs(path: Path, *, longer: bool) -> None:
+    """Twenty people who choose at random; the chosen response is the longer one, or as often the shorter one."""
+    rng = np.random.default_rng(0)
+    words = ["plum", "fig", "pear", "date", "lime", "nut"]
+    rows = []
+    for number in range(600):
+        short = " ".join(rng.choice(words, size=4))
+        long = f"{short} {' '.join(rng.choice(words, size=rng.integers(1, 5)))}"
+        sides = (long, short) if longer or rng.random() < 0.5 else (short, long)
+        names = {"user": f"u{number % 20:02d}", "group": f"g{number % 8}", "prompt": f"p{number % 8}"}
+        rows.append({**names, "chosen": sides[0], "rejected": sides[1]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_leaks_stand_beside_the_methods(tmp_path: Path, longer: bool) -> None:
+    """Where the longer side wins length alone says so, on the very same users; where nothing leaks it is chance."""
+    path = tmp_path / "pairs.jsonl"
+    _leaky_pairs(path, longer=longer)
+    arguments = ("pairs", path, "--methods", "LoRe:rank=2", "--shots", "5", "--dim", "8")
+    _, rows = _rows(*arguments, "--leaks")
+    assert [row["method"] for row in rows] == ["BradleyTerry", "LoRe:rank=2", *LEAKS]
+    length = rows[2]
+    assert length["unseen all"]["count"] == rows[0]["unseen all"]["count"] == length["unseen all gain"]["count"]
+    if longer:
+        assert length["seen"]["mean"] == length["unseen all"]["mean"] == 1
+    else:
+        assert length["unseen all"]["mean"] == pytest.approx(0.5, abs=0.12)
+    _, (alone, *_) = _rows(*arguments, "--features", "length")
+    assert length["unseen all"] == alone["unseen all"]  # the same splits, fitted as if length had been asked for
+    _, without = _rows(*arguments)
+    timed = ("fit_seconds", "adapt_ms")
+    for row, same in zip(rows[:2], without, strict=True):  # the methods are not touched by what stands beside them
+        assert {name: value for name, value in row.items() if name not in timed} == {
+            name: value for name, value in same.items() if name not in timed
+        }
+
+
+def test_leaks_of_rated_items_are_those_of_their_texts(ratings: Path, tmp_path: Path) -> None:
+    """One of two opposite tastes likes long texts."""
+    taste, texts = np.random.default_rng(0).normal(size=24), tmp_path / "texts.jsonl"
+    rows = [{"item": f"i{item}", "text": "ha " * (2 + int(10 * np.exp(taste[item])))} for item in range(24)]
+    texts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ["--users", "80", "40", "--columns", "user=who", "--methods", "LoRe:rank=2", "--texts", texts, "--leaks"]
+    record, found = _rows("ratings", ratings, *options, "--features", "length")
+    assert record["features"] == "length"
+    assert [row["method"] for row in found[2:]] == LEAKS
+    assert found[2]["unseen all"] == found[0]["unseen all"]
+    assert found[1]["unseen all gain"]["low"] > 0.2  # a taste for length is personal here, which one reward for all cannot say
+
+
+def test_bases_of_several_seeds_are_compared(ratings: Path) -> None:
+    done = _run(
+        *("ratings", ratings, "--columns", "user=who", "--users", "70", "30", "--methods", "LoRe:rank=2", "PReF:rank=2"),
+        *("--seeds", "3", "--shots", "5"),
+    )
+    assert done.returncode == 0, done.stderr
+    plain, *rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert "basis_angles" not in plain
+    for row in rows:
+        angles = row["basis_angles"]
+        assert [pair["seeds"] for pair in angles] == [[0, 1], [0, 2], [1, 2]]
+        assert all(1 <= len(pair["degrees"]) <= 2 for pair in angles)
+        assert all(pair["degrees"][-1] < 15 for pair in angles)  # all find the one taste there is
+        line = next(line for line in done.stdout.splitlines() if line.startswith(f"{row['method']}: bases of two seeds are "))
+        assert f"{np.mean([pair['degrees'][0] for pair in angles]):.1f} by the largest" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--methods", "Lore"), "--methods: expected names out of BradleyTerry, LoRe"),
         (("--methods", "LoRe:rnk=2"), "--methods: LoRe has no option 'rnk'; known: rank"),
-        (("--users", "0", "10", "--columns", "user=who"), "train: expected pairs, got none"),
+        (("--users", "0", "10", "--columns", "user=who"), "--users: expected at least 1 seen and 1 unseen, got 0 and 10"),
+        (("--users", "-5", "10", "--columns", "user=who"), "--users: expected at least 1 seen and 1 unseen, got -5 and 10"),
+        (("--leaks", "--columns", "user=who"), "--leaks: expected --texts, since lengths and formats are those of texts; got none"),
         (("--shots", "-1"), "--shots: expected numbers of at least 0, got -1"),
         (("--columns", "user"), "--columns: expected name=column,name=column, got 'user'"),
         (("--users", "100", "100", "--columns", "user=who"), "users: expected at most 120 altogether, got 100 and 100"),
@@ -96,6 +169,14 @@ def test_bad_arguments_are_refused(ratings: Path, arguments: tuple[str, ...], me
     done = _run("ratings", ratings, *arguments)
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_users_who_like_everything_alike_give_no_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,score\n" + "".join(f"u{user},i{item},3\n" for user in range(4) for item in range(8)))
+    done = _run("ratings", path, "--users", "2", "2")
+    assert done.returncode != 0
+    assert "train: expected pairs, got none" in done.stderr
 
 
 def test_groups_that_begin_alike_can_be_held_out_together(tmp_path: Path) -> None:

@@ -61,18 +61,30 @@ def test_the_oracle_is_between_everyone_alike_and_the_truth(world):
 
 
 def test_intervals_over_seeds_are_students():
-    from benchmarks.over_seeds import over_seeds
+    from benchmarks.over_seeds import cell, over_seeds
 
     found = over_seeds([1.0, 2.0, 3.0])
-    assert (found.mean, found.count) == (2.0, 3)
-    assert found.high - 2.0 == pytest.approx(4.302653 * 1.0 / np.sqrt(3), rel=1e-5)  # t of 2 degrees of freedom
-    assert 2.0 - found.low == pytest.approx(found.high - 2.0)
-    assert over_seeds([0.7]).low == over_seeds([0.7]).high == 0.7
+    assert (found["mean"], found["count"]) == (2.0, 3)
+    assert found["high"] - 2.0 == pytest.approx(4.302653 * 1.0 / np.sqrt(3), rel=1e-5)  # t of 2 degrees of freedom
+    assert 2.0 - found["low"] == pytest.approx(found["high"] - 2.0)
+    assert cell(found, 1, sign="+") == "+2.0 [-0.5, +4.5]"
     with pytest.raises(ValueError, match="values: expected one number per seed"):
         over_seeds([])
     rng = np.random.default_rng(0)
-    covered = [abs(found.mean) <= found.high - found.mean for found in map(over_seeds, rng.normal(size=(400, 5)))]
+    covered = [abs(found["mean"]) <= found["high"] - found["mean"] for found in map(over_seeds, rng.normal(size=(400, 5)))]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.035)
+
+
+def test_one_seed_has_no_interval():
+    from benchmarks.over_seeds import cell, over_seeds
+
+    assert over_seeds([0.7]) == {"mean": 0.7, "count": 1}
+    assert cell(over_seeds([0.7])) == "0.700"
+    done = _run("evaluate_regions.py", "--users", "40", "--seeds", "1", "--shots", "5", "--methods")
+    assert done.returncode == 0, done.stderr
+    *table, line = done.stdout.splitlines()
+    assert not any("[" in row for row in table)
+    assert set(json.loads(line)["rows"][0]["weights"]) == {"mean", "count"}
 
 
 def test_estimates_and_gaps_are_printed(capsys):
