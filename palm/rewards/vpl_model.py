@@ -13,6 +13,7 @@ from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
 
 _PAIRS = 4096  # scored at a time
+_LOGITS = 2**22  # of pairs looking at pairs, at a time: 16 MiB
 _SLOPES = {"encoder": 0.2, "attention": 0.0, "head": 0.0, "reward": 0.2}
 
 
@@ -62,7 +63,10 @@ class VPLModel(RewardModel):
         return result
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
-        """Vectors from one pass over the pairs; users without pairs get the population's mean and spread."""
+        """Vectors from one pass over the pairs; users without pairs get the population's mean and spread.
+
+        Every pair of a user looks at all of theirs, as published: O(n^2) time for n pairs of one user, in bounded memory.
+        """
         as_array(context.items, len(self.centre))
         wanted, rows, code = place_users(context, ids)
         order = np.argsort(code, kind="stable")
@@ -77,7 +81,7 @@ class VPLModel(RewardModel):
         known, first = np.unique(code, return_index=True)
         ends = np.append(first, len(read))
         for number, user in enumerate(known):
-            told = self.head(self._attend(read[ends[number] : ends[number + 1]]).mean(axis=0, keepdims=True))[0].astype(np.float64)
+            told = self.head(self._attend(read[ends[number] : ends[number + 1]]))[0].astype(np.float64)
             mean[user] = told[:latent]
             covariance[user] = np.diag(np.exp(np.clip(told[latent:], -1.0, 1.0)))
         unknown = np.ones(len(wanted), dtype=bool)
@@ -87,11 +91,14 @@ class VPLModel(RewardModel):
         return UserWeights(wanted, mean, covariance, "latent")
 
     def _attend(self, read: np.ndarray) -> np.ndarray:
-        """(n, hidden) what one user's pairs make of each other."""
+        """(1, hidden) mean of what one user's n pairs make of each other: of values, by how much each pair is looked at."""
         query, key, value = np.split(self.attention(read), 3, axis=1)
-        logit = query @ key.T / np.float32(np.sqrt(read.shape[1]))
-        share = np.exp(logit - logit.max(axis=1, keepdims=True))
-        return np.asarray(share / share.sum(axis=1, keepdims=True) @ value)
+        looked_at, step = np.zeros(len(read)), max(1, _LOGITS // len(read))
+        for start in range(0, len(read), step):
+            logit = query[start : start + step] @ key.T / np.float32(np.sqrt(read.shape[1]))
+            share = np.exp(logit - logit.max(axis=1, keepdims=True))
+            looked_at += (1 / share.sum(axis=1)) @ share
+        return (looked_at / len(read))[None] @ value
 
     def _write(self, folder: Path) -> None:
         arrays = {"centre": self.centre, "scale": self.scale}
