@@ -14,6 +14,7 @@ import numpy as np
 
 from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
+from palm.data.ids import as_ids
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.hub import HubObject
@@ -119,7 +120,7 @@ class RewardModel(HubObject):
             context: pairs of the users.
             ids: users wanted, in this order; users without pairs get the population's mean. By default those of `context`.
         """
-        wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+        wanted = context.ids if ids is None else as_ids(ids, name="ids")
         return UserWeights(wanted, np.ones((len(wanted), 1)), np.zeros((len(wanted), 1, 1)))
 
     @property
@@ -181,9 +182,9 @@ def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarr
         wanted: (U,) ids; rows: (n,) the pairs that belong to one of them; code: (n,) the position among `wanted` of each.
 
     Raises:
-        ValueError: a user is asked for twice.
+        ValueError: a user is asked for twice, or `ids` is not a list or array of ids.
     """
-    wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+    wanted = context.ids if ids is None else as_ids(ids, name="ids")
     check_distinct(wanted)
     if len(wanted) == 0 or len(context) == 0:
         return wanted, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)

@@ -8,6 +8,7 @@ import numpy as np
 
 from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
+from palm.data.ids import as_ids
 from palm.simplex import check_weights
 
 
@@ -33,7 +34,7 @@ class UserWeights:
         Raises:
             ValueError: shapes disagree, a weight is off the simplex or not finite, or an id is repeated.
         """
-        ids = np.asarray(self.ids, dtype=object).astype(str) if len(self.ids) else np.zeros(0, dtype="<U1")
+        ids = as_ids(self.ids, name="ids")
         mean = np.asarray(self.mean, dtype=np.float64)
         if len(ids) and self.geometry == "simplex":
             mean = check_weights(self.mean, name="mean")

@@ -147,6 +147,17 @@ def test_a_user_asked_for_twice_is_named(method, fitted, small):
 
 
 @methods
+def test_ids_that_are_none_are_named(method, fitted, small):
+    for ids, message in (
+        ("u1", "ids: expected a list or array of ids, got the text 'u1'"),
+        (["a", None], "ids: expected ids, got None at position 1"),
+        (["a", "a\0"], "ids: expected ids without NUL characters"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted(method).infer(small.unseen_context, ids=ids)
+
+
+@methods
 def test_users_without_a_weight_are_named_where_weights_matter(method, fitted, small):
     model = fitted(method)
     some = model.infer(small.seen.select(small.seen.user == small.seen.ids[0]))
