@@ -20,7 +20,7 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
-from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_whole
+from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_switch, check_whole
 from palm.rewards.folds import Fold, known_or_prior, search_penalties, split_folds
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian, learn_gaussian
 from palm.rewards.linear import LinearModel
@@ -64,6 +64,7 @@ class PReF:
         check_penalties(self, "penalties")
         check_positive(self, "penalty", optional=True)
         check_positive(self, "user_penalty")
+        check_switch(self, "population")
 
     def fit(self, features: PairFeatures, seed: int = 0) -> LinearModel:
         """Learn bases, seen users' vectors and the population's prior.

@@ -269,6 +269,12 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
         ("BradleyTerry", {"penalty": 0.0}),
         ("Given", {"concentration": -1.0}),
         ("LoRe", {"rank": 0}),
+        ("LoRe", {"restarts": -1}),
+        ("LoRe", {"restarts": 1.5}),
+        ("PReF", {"population": "no"}),
+        ("PAL", {"hinge": 1}),
+        ("VRF", {"product": "no"}),
+        ("LoRe", {"rank": np.float64(2)}),
         ("PAL", {"variant": "C"}),
         ("PReF", {"user_penalty": float("nan")}),
         ("VPL", {"learning_rate": 0.0}),
@@ -278,3 +284,10 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
 def test_hyper_parameters_out_of_range_are_refused_before_there_is_data(name, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected "):
         METHODS[name](**options)
+
+
+def test_whole_numbers_may_be_numpys_and_the_model_can_be_saved(small, tmp_path):
+    model = METHODS["LoRe"](rank=np.int64(2), restarts=np.int32(0), penalty=3.0, personal_penalty=3.0).fit(small.seen)
+    model.save_pretrained(tmp_path)
+    METHODS["PReF"](rank=np.int64(2), penalty=3.0).fit(small.seen).save_pretrained(tmp_path)
+    assert load_reward_model(tmp_path).details["rank"] == 2
