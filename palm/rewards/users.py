@@ -14,7 +14,7 @@ from palm.simplex import check_weights
 
 @dataclass(frozen=True)
 class UserWeights:
-    """Posterior of each user's weight.
+    """Posterior of each user's weight; its arrays are read-only.
 
     Attributes:
         ids: (U,) user ids, all different.
@@ -46,8 +46,10 @@ class UserWeights:
         if not np.isfinite(self.covariance).all():
             raise ValueError("covariance: expected finite numbers, got others")
         check_distinct(ids)
-        object.__setattr__(self, "ids", ids)
-        object.__setattr__(self, "mean", mean)
+        for name, array in (("ids", ids), ("mean", mean), ("covariance", np.asarray(self.covariance))):
+            own = array.view()  # the caller's array stays writable
+            own.flags.writeable = False
+            object.__setattr__(self, name, own)
 
     def __len__(self) -> int:
         return len(self.ids)
