@@ -108,6 +108,8 @@ class RewardModel(HubObject):
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits.
 
+        A model of geometry "none" has one reward for everyone and looks at no weights: its `users` may be anybody's.
+
         Raises:
             ValueError: a pair's user is not among `users`, or these are of another geometry or number of bases.
         """
