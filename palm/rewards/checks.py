@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from typing import TypeGuard
 
 from palm.features.pairs import PairFeatures
 
@@ -81,5 +82,16 @@ def check_pairs(features: PairFeatures) -> None:
         raise ValueError("features: expected at least one pair, got none")
 
 
-def _is_number(value: object) -> bool:
+def positive(value: object) -> float:
+    """A number as it is, if it is positive and finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"expected a positive number, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, check_users, place_users
+from palm.rewards.base import RewardModel, as_array, check_bases, check_users, part_of, place_users
+from palm.rewards.checks import positive
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -44,6 +45,14 @@ class PALModel(RewardModel):
     seen: UserWeights
     details: dict[str, Any]
     geometry: ClassVar[str] = "latent"
+
+    def __post_init__(self) -> None:
+        """Check that every part is for the same prototypes.
+
+        Raises:
+            ValueError: one is not; the message names it.
+        """
+        check_bases(len(self.places), population=len(self.population.mean), users=self.seen.mean.shape[1])
 
     @property
     def users(self) -> UserWeights:
@@ -168,10 +177,10 @@ class PALModel(RewardModel):
             text=Network.from_arrays(arrays, "text", 0.0),
             prompts=tuple(Network.from_arrays(arrays, f"prompt{number}", 0.0) for number in range(count)),
             places=arrays["places"],
-            scale=record["scale"],
+            scale=part_of(record, "scale", positive),
             centre=arrays["centre"],
             deviation=arrays["deviation"],
-            population=GaussianPopulation.from_record(record["population"]),
+            population=part_of(record, "population", GaussianPopulation.from_record),
             seen=UserWeights.load(folder, "users"),
             details=record["details"],
         )

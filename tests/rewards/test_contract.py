@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 
 import numpy as np
 import pytest
@@ -229,6 +230,36 @@ def test_a_model_without_a_part_is_named(method, fitted, tmp_path):
     if method != "Reference":
         with pytest.raises(ArtifactError, match=r"reward\.json: not a complete reward model: KeyError.'details'"):
             load_reward_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("LoRe", {"population": None}, "population: expected what a model is saved with, got None"),
+        (
+            "LoRe",
+            {"population": {"mean": [1.0], "precision": [[0.0]], "concentration": 0.1}},
+            "population: expected 5, one per basis, got 1",
+        ),
+        ("LoRe", {"population": {"mean": [0.5, 0.5], "precision": [[0.0]], "concentration": 0.1}}, "population: .*precision: "),
+        ("LoRe", {"names": ["one"]}, "names: expected 5, one per basis, got 1"),
+        ("LoRe", {"names": None}, "not a complete reward model: TypeError"),
+        ("LoRe", {"sharpness": "x"}, r"sharpness: expected what a model is saved with, got \W*x\W"),
+        ("LoRe", {"method": "Nope"}, r"method: expected one of geometry 'simplex' \(LoRe, VRF, Given\), got 'Nope'"),
+        ("PReF", {"method": ["LoRe"]}, r"method: expected one of geometry 'linear' \(PReF\), got \['LoRe'\]"),
+        ("PReF", {"population": {"mean": [1.0], "covariance": [[1.0]]}}, "population: expected 5, one per basis, got 1"),
+        ("PReF", {"population": []}, "population: expected what a model is saved with, got "),
+        ("PAL", {"scale": None}, "scale: expected what a model is saved with, got None"),
+        ("PAL", {"population": {"mean": [1.0], "covariance": [[1.0]]}}, "population: expected 4, one per basis, got 1"),
+        ("VRF", {"names": ["one"]}, "names: expected 3, one per basis, got 1"),
+    ],
+)
+def test_a_damaged_record_names_file_and_key(method, changes, message, fitted, tmp_path):
+    fitted(method).save_pretrained(tmp_path)
+    path = tmp_path / "reward.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ArtifactError, match=r"reward\.json: .*" + message):
+        load_reward_model(tmp_path)
 
 
 @methods
