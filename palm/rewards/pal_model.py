@@ -83,21 +83,24 @@ class PALModel(RewardModel):
     def _descend(
         self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help."""
-        damping = np.full(len(logits), 1e-3)
+        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help.
+
+        Everyone stops on their own, so that who else is inferred has no part in it.
+        """
+        damping, going = np.full(len(logits), 1e-3), np.ones(len(logits), dtype=bool)
         value, gradient, hessian = self._posterior(context, rows, code, logits, precision)
         for _ in range(_STEPS):  # Levenberg and Marquardt: Gauss-Newton, damped for whom it would not help
             damped = hessian + damping[:, None, None] * np.eye(logits.shape[1])
             step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
             found = self._posterior(context, rows, code, logits + step, precision)
-            better = found[0] <= value
-            moved = float(np.abs(np.where(better[:, None], step, 0.0)).max(initial=0.0))
+            better = going & (found[0] <= value)
+            going &= ~(better & (np.abs(step).max(axis=1) < 1e-6))
             logits = np.where(better[:, None], logits + step, logits)
             value = np.where(better, found[0], value)
             gradient = np.where(better[:, None], found[1], gradient)
             hessian = np.where(better[:, None, None], found[2], hessian)
             damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-6, 1e6)
-            if better.all() and moved < 1e-6:
+            if not going.any():
                 break
         return value, logits, hessian
 
