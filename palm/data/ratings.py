@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from palm.data.ids import as_ids
 from palm.data.rows import Source, read_rows
 from palm.data.schema import PairError
 
@@ -32,9 +33,9 @@ class Ratings:
         """Check lengths, scores and repeats.
 
         Raises:
-            ValueError: lengths differ, a score is not finite, or a user rated an item twice.
+            ValueError: lengths differ, an id is missing, a score is not finite, or a user rated an item twice.
         """
-        user, item = (np.asarray(ids, dtype=object).astype(str) for ids in (self.user, self.item))
+        user, item = (as_ids(getattr(self, name), name=name) for name in ("user", "item"))
         score = np.asarray(self.score, dtype=np.float64)
         if not len(user) == len(item) == len(score):
             raise ValueError(f"user, item, score: expected equal lengths, got {len(user)}, {len(item)} and {len(score)}")

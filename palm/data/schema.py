@@ -60,6 +60,8 @@ def normalise_row(row: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise PairError(f"{where}, column 'group': expected an id, got {group!r:.60}")
     for name, value in (("user", user), ("group", group)):
         _check_unicode(str(value), f"{where}, column '{name}'")
+        if "\0" in str(value):
+            raise PairError(f"{where}, column '{name}': expected an id without NUL characters, got {str(value)!r:.60}")
     return {"user": str(user), "prompt": prompt, "chosen": chosen, "rejected": rejected, "group": str(group)}
 
 

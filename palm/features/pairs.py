@@ -4,7 +4,10 @@ from typing import Self
 
 import numpy as np
 
+from palm.data.ids import as_ids
 from palm.features.store import FeatureArray
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class PairFeatures:
@@ -32,19 +35,23 @@ class PairFeatures:
             chosen_score, rejected_score: (n,) un-personalised scores that came with the features, for `Reference`.
 
         Raises:
-            ValueError: shapes disagree, or a feature or score is not a finite number.
+            ValueError: shapes disagree, an id is missing, or a feature or score is not a finite number, of float32 for features.
         """
+        user = as_ids(user, name="user")
         sides = []
         for name, side in (("chosen", chosen), ("rejected", rejected)):
             array = np.asarray(side)
             if array.ndim != 2 or len(array) != len(user) or array.shape[1] == 0:
                 raise ValueError(f"{name}: expected the shape ({len(user)}, d) for {len(user)} pairs, got {array.shape}")
-            if array.dtype == object or not np.issubdtype(array.dtype, np.number):
-                raise ValueError(f"{name}: expected numbers, got dtype {array.dtype}")
+            if array.dtype.kind not in "iuf":
+                raise ValueError(f"{name}: expected real numbers, got dtype {array.dtype}")
             if not np.isfinite(array).all():
                 raise ValueError(
                     f"{name}: expected finite features, row {int((~np.isfinite(array).all(axis=1)).argmax())} has others"
                 )
+            if array.size and max(float(array.max()), -float(array.min())) > _LARGEST:
+                row = int((np.abs(array) > _LARGEST).any(axis=1).argmax())
+                raise ValueError(f"{name}: expected features within float32's range, 3.4e38 either way, row {row} has others")
             sides.append(array)
         if sides[0].shape != sides[1].shape:
             raise ValueError(f"rejected: expected the shape {sides[0].shape} of chosen, got {sides[1].shape}")
@@ -81,31 +88,37 @@ class PairFeatures:
             scores: (t,) un-personalised score of each text.
 
         Raises:
-            ValueError: a row number is out of range, the lengths disagree, or a score is not finite.
+            ValueError: a row number is out of range or not whole, the lengths disagree, an id is missing, or a score is not finite.
         """
+        user = as_ids(user, name="user")
         array = items if isinstance(items, FeatureArray) else FeatureArray([np.asarray(items)])
-        for name, rows in (("chosen", chosen), ("rejected", rejected)):
-            if len(rows) != len(user):
+        numbers = []
+        for name, side in (("chosen", chosen), ("rejected", rejected)):
+            rows = np.asarray(side) if len(side) else np.zeros(0, dtype=np.int64)
+            if rows.shape != (len(user),):
                 raise ValueError(f"{name}: expected {len(user)} row numbers, got {len(rows)}")
+            if rows.dtype.kind not in "iu":
+                raise ValueError(f"{name}: expected whole row numbers, got dtype {rows.dtype}")
             if len(rows) and (np.min(rows) < 0 or np.max(rows) >= len(array)):
                 raise ValueError(f"{name}: expected row numbers from 0 to {len(array) - 1}, got {np.min(rows)} to {np.max(rows)}")
+            numbers.append(rows)
         self = cls.__new__(cls)
-        self._set(user, array, np.asarray(chosen), np.asarray(rejected), group, scores)
+        self._set(user, array, numbers[0], numbers[1], group, scores)
         return self
 
     def _set(
         self,
-        user: np.ndarray | list[str],
+        user: np.ndarray,
         items: FeatureArray,
         first: np.ndarray,
         second: np.ndarray,
         group: np.ndarray | list[str] | None,
         scores: np.ndarray | None,
     ) -> None:
-        self.user = np.asarray(user, dtype=object).astype(str) if len(user) else np.zeros(0, dtype="<U1")
-        if group is not None and len(group) != len(self.user):
-            raise ValueError(f"group: expected {len(self.user)} ids, got {len(group)}")
-        self.group = None if group is None else np.asarray(group, dtype=object).astype(str)
+        self.user = user
+        self.group = None if group is None else as_ids(group, name="group")
+        if self.group is not None and len(self.group) != len(user):
+            raise ValueError(f"group: expected {len(user)} ids, got {len(self.group)}")
         if scores is not None:
             scores = np.asarray(scores, dtype=np.float64)
             if scores.shape != (len(items),):

@@ -20,10 +20,12 @@ class FeatureArray:
         """Join parts of shape (rows, d).
 
         Raises:
-            ValueError: there are no parts, or they are not two-dimensional with the same d.
+            ValueError: there are no parts, or they are not two-dimensional with the same d, or not real numbers.
         """
         if not parts or any(part.ndim != 2 or part.shape[1] != parts[0].shape[1] for part in parts):
             raise ValueError(f"features: expected parts of the shape (n, d) with equal d, got {[part.shape for part in parts]}")
+        if not all(part.dtype.kind in "biuf" for part in parts):
+            raise ValueError(f"features: expected real numbers, got {', '.join(sorted({str(part.dtype) for part in parts}))}")
         self._parts = parts
         self._starts = np.cumsum([0] + [len(part) for part in parts])
 

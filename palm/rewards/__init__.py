@@ -5,7 +5,7 @@ from pathlib import Path
 from palm.artifacts import ArtifactError, read_json
 from palm.hub import locate
 from palm.rewards.attributes import attribute_rewards
-from palm.rewards.base import RECORD, Calibration, Estimator, RewardModel
+from palm.rewards.base import GEOMETRIES, RECORD, Calibration, Estimator, RewardModel
 from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
 from palm.rewards.linear import LinearModel
@@ -49,17 +49,19 @@ def load_reward_model(source: str | Path, *, revision: str | None = None) -> Rew
     """
     folder = locate(source, revision=revision)
     record = read_json(folder / RECORD)
-    geometry = record.get("geometry") if isinstance(record, dict) else None
+    geometry, method = (record.get(key) if isinstance(record, dict) else None for key in ("geometry", "method"))
+    if geometry not in GEOMETRIES:
+        raise ArtifactError(f"{folder / RECORD}: expected a reward model of a known geometry, got {geometry!r}")
+    able = [name for name, kind in METHODS.items() if kind.geometry == geometry]
+    if method not in able:
+        raise ArtifactError(f"{folder / RECORD}: method: expected one of geometry {geometry!r} ({', '.join(able)}), got {method!r}")
     if geometry == "simplex":
-        return (VRFModel if record.get("method") == "VRF" else SimplexModel).from_pretrained(folder)
+        return (VRFModel if method == "VRF" else SimplexModel).from_pretrained(folder)
     if geometry == "latent":
-        return (VPLModel if record.get("method") == "VPL" else PALModel).from_pretrained(folder)
+        return (VPLModel if method == "VPL" else PALModel).from_pretrained(folder)
     if geometry == "linear":
         return LinearModel.from_pretrained(folder)
-    if geometry == "none":
-        kind = ReferenceModel if record.get("method") == "Reference" else PopulationModel
-        return kind.from_pretrained(folder)
-    raise ArtifactError(f"{folder / RECORD}: expected a reward model of a known geometry, got {geometry!r}")
+    return (ReferenceModel if method == "Reference" else PopulationModel).from_pretrained(folder)
 
 
 __all__ = [

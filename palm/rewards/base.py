@@ -5,15 +5,16 @@ Fitted models say by `geometry` how a user enters: "simplex" (a weight over K ba
 "latent" or "none" (one reward for everyone).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 
 from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
+from palm.data.ids import as_ids
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
 from palm.hub import HubObject
@@ -22,6 +23,8 @@ from palm.rewards.users import UserWeights, check_distinct
 GEOMETRIES = ("simplex", "linear", "latent", "none")
 RECORD = "reward.json"
 ARRAYS = "reward.safetensors"
+
+Part = TypeVar("Part")
 
 
 class Estimator(Protocol):
@@ -107,6 +110,8 @@ class RewardModel(HubObject):
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits.
 
+        A model of geometry "none" has one reward for everyone and looks at no weights: its `users` may be anybody's.
+
         Raises:
             ValueError: a pair's user is not among `users`, or these are of another geometry or number of bases.
         """
@@ -119,7 +124,7 @@ class RewardModel(HubObject):
             context: pairs of the users.
             ids: users wanted, in this order; users without pairs get the population's mean. By default those of `context`.
         """
-        wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+        wanted = context.ids if ids is None else as_ids(ids, name="ids")
         return UserWeights(wanted, np.ones((len(wanted), 1)), np.zeros((len(wanted), 1, 1)))
 
     @property
@@ -136,7 +141,7 @@ class RewardModel(HubObject):
 
     @classmethod
     def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """The model out of what `_write_parts` wrote; KeyError and ValueError are for what is missing or damaged."""
+        """The model out of what `_write_parts` wrote; KeyError, ValueError and TypeError are for what is missing or damaged."""
         raise TypeError(f"{cls.__name__} cannot be loaded")
 
     @classmethod
@@ -145,7 +150,7 @@ class RewardModel(HubObject):
         arrays = read_arrays(folder / ARRAYS)
         try:
             return cls._assemble(folder, record, arrays)
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
 
 
@@ -181,9 +186,9 @@ def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarr
         wanted: (U,) ids; rows: (n,) the pairs that belong to one of them; code: (n,) the position among `wanted` of each.
 
     Raises:
-        ValueError: a user is asked for twice.
+        ValueError: a user is asked for twice, or `ids` is not a list or array of ids.
     """
-    wanted = context.ids if ids is None else np.asarray(ids, dtype=object).astype(str)
+    wanted = context.ids if ids is None else as_ids(ids, name="ids")
     check_distinct(wanted)
     if len(wanted) == 0 or len(context) == 0:
         return wanted, np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -192,6 +197,31 @@ def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarr
     code = np.where(wanted[place] == context.ids, place, -1)[context.code]
     rows = np.flatnonzero(code >= 0)
     return wanted, rows, code[rows]
+
+
+def part_of(record: dict[str, Any], key: str, make: Callable[[Any], Part]) -> Part:
+    """What a model's JSON has under a key, made into what it stands for.
+
+    Raises:
+        KeyError: there is nothing under the key.
+        ValueError: it is something else; the message names the key.
+    """
+    value = record[key]
+    try:
+        return make(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{key}: expected what a model is saved with, got {value!r:.80} ({error!r})") from error
+
+
+def check_bases(bases: int, **parts: int) -> None:
+    """See that a model's parts are for as many bases as it has.
+
+    Raises:
+        ValueError: one is for more or fewer; the message names it.
+    """
+    for name, found in parts.items():
+        if found != bases:
+            raise ValueError(f"{name}: expected {bases}, one per basis, got {found}")
 
 
 def read_record(folder: Path, geometry: str) -> dict[str, Any]:

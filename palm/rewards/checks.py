@@ -1,21 +1,36 @@
 """What estimators check before a fit: their hyper-parameters' ranges, and that there are pairs."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
+from typing import TypeGuard
 
 from palm.features.pairs import PairFeatures
 
 
-def check_whole(options: object, *names: str, optional: bool = False) -> None:
-    """Whole numbers of at least 1; None too where `optional`.
+def check_whole(options: object, *names: str, least: int = 1, optional: bool = False) -> None:
+    """Whole numbers of at least `least`; None too where `optional`. NumPy's become Python's, which JSON can hold.
 
     Raises:
         ValueError: an attribute is another; the message names it.
     """
     for name in names:
         value = getattr(options, name)
-        if not (optional and value is None) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name}: expected a whole number of at least 1{' or None' if optional else ''}, got {value!r}")
+        if optional and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{name}: expected a whole number of at least {least}{' or None' if optional else ''}, got {value!r}")
+        object.__setattr__(options, name, int(value))
+
+
+def check_switch(options: object, *names: str) -> None:
+    """True or False.
+
+    Raises:
+        ValueError: an attribute is another; the message names it.
+    """
+    for name in names:
+        if not isinstance(getattr(options, name), bool):
+            raise ValueError(f"{name}: expected True or False, got {getattr(options, name)!r}")
 
 
 def check_positive(options: object, *names: str, optional: bool = False, infinite: bool = False) -> None:
@@ -67,5 +82,16 @@ def check_pairs(features: PairFeatures) -> None:
         raise ValueError("features: expected at least one pair, got none")
 
 
-def _is_number(value: object) -> bool:
+def positive(value: object) -> float:
+    """A number as it is, if it is positive and finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"expected a positive number, got {value!r}")
+    return float(value)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)

@@ -8,7 +8,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, place_users
+from palm.rewards.base import Calibration, check_bases, part_of, place_users
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian
 from palm.rewards.users import UserWeights
 from palm.rewards.weighted import WeightedModel
@@ -36,6 +36,10 @@ class LinearModel(WeightedModel):
     names: tuple[str, ...]
     details: dict[str, Any]
     geometry: ClassVar[str] = "linear"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bases(len(self.names), directions=self.directions.shape[1], population=len(self.population.mean))
 
     @property
     def width(self) -> int:
@@ -85,7 +89,7 @@ class LinearModel(WeightedModel):
             method=record["method"],
             directions=arrays["directions"],
             calibration=Calibration.from_arrays(arrays),
-            population=GaussianPopulation.from_record(record["population"]),
+            population=part_of(record, "population", GaussianPopulation.from_record),
             seen=UserWeights.load(folder, "users"),
             names=tuple(record["names"]),
             details=record["details"],

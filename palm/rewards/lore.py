@@ -72,6 +72,7 @@ class LoRe:
             ValueError: one is out of range; the message names it.
         """
         check_whole(self, "rank", "kinds", "rounds")
+        check_whole(self, "restarts", least=0)
         check_penalties(self, "personal_penalties")
         check_whole(self, "steps", optional=True)
         check_positive(self, "penalty", optional=True)

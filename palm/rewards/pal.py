@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.checks import check_pairs, check_positive, check_whole
+from palm.rewards.checks import check_pairs, check_positive, check_switch, check_whole
 from palm.rewards.episodes import in_order, standardisation
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network, trainable
@@ -66,6 +66,7 @@ class PAL:
         """
         check_whole(self, "prototypes", "hidden", "dim", "steps", "batch_pairs")
         check_positive(self, "user_rate", "network_rate", "scale_rate")
+        check_switch(self, "hinge")
         if self.variant not in ("A", "B"):
             raise ValueError(f"variant: expected 'A' or 'B', got {self.variant!r}")
 

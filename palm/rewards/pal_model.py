@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, check_users, place_users
+from palm.rewards.base import RewardModel, as_array, check_bases, check_users, part_of, place_users
+from palm.rewards.checks import positive
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -45,6 +46,14 @@ class PALModel(RewardModel):
     details: dict[str, Any]
     geometry: ClassVar[str] = "latent"
 
+    def __post_init__(self) -> None:
+        """Check that every part is for the same prototypes.
+
+        Raises:
+            ValueError: one is not; the message names it.
+        """
+        check_bases(len(self.places), population=len(self.population.mean), users=self.seen.mean.shape[1])
+
     @property
     def users(self) -> UserWeights:
         """The seen users' weights of prototypes."""
@@ -74,21 +83,24 @@ class PALModel(RewardModel):
     def _descend(
         self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help."""
-        damping = np.full(len(logits), 1e-3)
+        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help.
+
+        Everyone stops on their own, so that who else is inferred has no part in it.
+        """
+        damping, going = np.full(len(logits), 1e-3), np.ones(len(logits), dtype=bool)
         value, gradient, hessian = self._posterior(context, rows, code, logits, precision)
         for _ in range(_STEPS):  # Levenberg and Marquardt: Gauss-Newton, damped for whom it would not help
             damped = hessian + damping[:, None, None] * np.eye(logits.shape[1])
             step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
             found = self._posterior(context, rows, code, logits + step, precision)
-            better = found[0] <= value
-            moved = float(np.abs(np.where(better[:, None], step, 0.0)).max(initial=0.0))
+            better = going & (found[0] <= value)
+            going &= ~(better & (np.abs(step).max(axis=1) < 1e-6))
             logits = np.where(better[:, None], logits + step, logits)
             value = np.where(better, found[0], value)
             gradient = np.where(better[:, None], found[1], gradient)
             hessian = np.where(better[:, None, None], found[2], hessian)
             damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-6, 1e6)
-            if better.all() and moved < 1e-6:
+            if not going.any():
                 break
         return value, logits, hessian
 
@@ -168,10 +180,10 @@ class PALModel(RewardModel):
             text=Network.from_arrays(arrays, "text", 0.0),
             prompts=tuple(Network.from_arrays(arrays, f"prompt{number}", 0.0) for number in range(count)),
             places=arrays["places"],
-            scale=record["scale"],
+            scale=part_of(record, "scale", positive),
             centre=arrays["centre"],
             deviation=arrays["deviation"],
-            population=GaussianPopulation.from_record(record["population"]),
+            population=part_of(record, "population", GaussianPopulation.from_record),
             seen=UserWeights.load(folder, "users"),
             details=record["details"],
         )

@@ -34,7 +34,7 @@ class PopulationModel(RewardModel):
         return self.calibration.apply(as_array(features, len(self.direction)).project(self.direction[:, None]))
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected reward in logits, the same for every user."""
+        """(n,) chosen minus rejected reward in logits, the same for every user; `users` are not looked at."""
         return features.difference(as_array(features.items, len(self.direction)).project(self.direction[:, None]))[:, 0]
 
     def _write(self, folder: Path) -> None:

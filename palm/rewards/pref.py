@@ -16,15 +16,16 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.sparse import coo_array
-from scipy.sparse.linalg import LinearOperator, lsmr, svds
+from scipy.sparse.linalg import LinearOperator, lsmr
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import Calibration
-from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_whole
+from palm.rewards.checks import check_pairs, check_penalties, check_positive, check_switch, check_whole
 from palm.rewards.folds import Fold, known_or_prior, search_penalties, split_folds
 from palm.rewards.gaussian_users import GaussianPopulation, infer_gaussian, learn_gaussian
 from palm.rewards.linear import LinearModel
 from palm.rewards.logistic import Standardised, fit_directions, log_loss
+from palm.rewards.low_rank import Filled, largest_factors
 from palm.rewards.users import UserWeights
 from palm.threads import one_scipy_thread
 
@@ -63,6 +64,7 @@ class PReF:
         check_penalties(self, "penalties")
         check_positive(self, "penalty", optional=True)
         check_positive(self, "user_penalty")
+        check_switch(self, "population")
 
     def fit(self, features: PairFeatures, seed: int = 0) -> LinearModel:
         """Learn bases, seen users' vectors and the population's prior.
@@ -172,30 +174,17 @@ class PReF:
 def _complete(seen: coo_array, rank: int, rounds: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Factors (rows, K) and (columns, K) of a sparse matrix whose missing cells are filled in by its own best rank-K fit.
 
-    Missing cells begin at 0. The filled matrix is the last fit plus a sparse correction of the cells that are there, so nothing
-    dense is ever made: O(cells K) a product.
+    Missing cells begin at 0. The filled matrix is the last fit plus a sparse correction of the cells that are there, so it is
+    never made dense: O(cells K) a product.
     """
     rows, columns = seen.shape
     size = min(rank, rows, columns)
     left, right = np.zeros((rows, size)), np.zeros((columns, size))
     cells = seen.tocoo()  # explicit zeros too: someone who judged both ways is known to be undecided, which is not missing
     row, column, given = cells.row, cells.col, cells.data
-    begin = rng.standard_normal(min(rows, columns))
-    for _ in range(rounds if given.any() else 0):  # nothing but undecided judgements: 0 is the fit, and ARPACK refuses it
-        correction = coo_array(
-            (given - np.einsum("nk,nk->n", left[row], right[column]), (row, column)), shape=(rows, columns)
-        ).tocsr()
-        if size == min(rows, columns):
-            u, s, vt = np.linalg.svd(correction.toarray() + left @ right.T, full_matrices=False)
-        else:
-            filled = LinearOperator(
-                (rows, columns),
-                matvec=lambda x, c=correction, a=left, b=right: c @ x.ravel() + a @ (b.T @ x.ravel()),
-                rmatvec=lambda y, c=correction, a=left, b=right: c.T @ y.ravel() + b @ (a.T @ y.ravel()),
-                dtype=np.float64,
-            )
-            u, s, vt = svds(filled, k=size, v0=begin)
-        order = np.argsort(-s)[:size]
-        left, right = u[:, order] * np.sqrt(s[order]), vt[order].T * np.sqrt(s[order])
+    for _ in range(rounds if given.any() else 0):  # nothing but undecided judgements: 0 is the fit
+        missed = given - np.einsum("nk,nk->n", left[row], right[column])
+        filled = Filled(coo_array((missed, (row, column)), shape=(rows, columns)).tocsr(), left, right)
+        left, right = largest_factors(filled, size, rng)
     pad = rank - size
     return np.pad(left, ((0, 0), (0, pad))), np.pad(right, ((0, 0), (0, pad)))

@@ -39,7 +39,7 @@ class ReferenceModel(RewardModel):
     geometry: ClassVar[str] = "none"
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
-        """(n,) chosen minus rejected score."""
+        """(n,) chosen minus rejected score, the same for every user; `users` are not looked at."""
         return features.difference(_scores(features)[:, None])[:, 0]
 
     def _write(self, folder: Path) -> None:

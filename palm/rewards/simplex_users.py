@@ -36,6 +36,18 @@ class Population:
     precision: np.ndarray
     concentration: float
 
+    def __post_init__(self) -> None:
+        """Check the shapes.
+
+        Raises:
+            ValueError: the mean is not positive, or the precision has another size.
+        """
+        bases = np.size(self.mean)
+        if np.shape(self.mean) != (bases,) or not (np.isfinite(self.mean).all() and (np.asarray(self.mean) > 0).all()):
+            raise ValueError(f"mean: expected (K,) positive numbers, got {self.mean!r:.80}")
+        if np.shape(self.precision) != (bases, bases) or not np.isfinite(self.precision).all():
+            raise ValueError(f"precision: expected ({bases}, {bases}) finite numbers, got {self.precision!r:.80}")
+
     @classmethod
     def flat(cls, bases: int, concentration: float = 0.1) -> Self:
         """Every weight about as likely as any other."""

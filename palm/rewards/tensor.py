@@ -1,5 +1,6 @@
 """Basis rewards of every candidate as one array, padded where prompts have fewer candidates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -43,21 +44,22 @@ class RewardTensor:
         return cls(arrays["rewards"], arrays["mask"].astype(bool))
 
 
-def reward_tensor(basis: np.ndarray, counts: list[int]) -> RewardTensor:
+def reward_tensor(basis: np.ndarray, counts: Sequence[int] | np.ndarray) -> RewardTensor:
     """Arrange the rewards of all candidates, prompt after prompt, as a tensor.
 
     Args:
         basis: (sum of counts, K) rewards.
-        counts: number of candidates of each of P prompts, at least 1.
+        counts: (P,) number of candidates of each prompt, whole and at least 1.
 
     Raises:
         ValueError: the numbers disagree, or a prompt has no candidate.
     """
-    if not counts or min(counts) < 1:
+    size = np.asarray(counts)
+    if size.ndim != 1 or len(size) == 0 or size.dtype.kind not in "iu" or size.min() < 1:
         raise ValueError(f"counts: expected at least one prompt with at least one candidate each, got {counts!r:.60}")
-    if len(basis) != sum(counts):
-        raise ValueError(f"basis: expected {sum(counts)} rows, one per candidate, got {len(basis)}")
-    mask = np.arange(max(counts))[None, :] < np.array(counts)[:, None]
+    if len(basis) != size.sum():
+        raise ValueError(f"basis: expected {size.sum()} rows, one per candidate, got {len(basis)}")
+    mask = np.arange(size.max())[None, :] < size[:, None]
     rewards = np.zeros((*mask.shape, basis.shape[1]))
     rewards[mask] = basis
     return RewardTensor(rewards, mask)

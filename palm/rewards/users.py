@@ -8,12 +8,13 @@ import numpy as np
 
 from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
+from palm.data.ids import as_ids
 from palm.simplex import check_weights
 
 
 @dataclass(frozen=True)
 class UserWeights:
-    """Posterior of each user's weight.
+    """Posterior of each user's weight; its arrays are read-only.
 
     Attributes:
         ids: (U,) user ids, all different.
@@ -33,7 +34,7 @@ class UserWeights:
         Raises:
             ValueError: shapes disagree, a weight is off the simplex or not finite, or an id is repeated.
         """
-        ids = np.asarray(self.ids, dtype=object).astype(str) if len(self.ids) else np.zeros(0, dtype="<U1")
+        ids = as_ids(self.ids, name="ids")
         mean = np.asarray(self.mean, dtype=np.float64)
         if len(ids) and self.geometry == "simplex":
             mean = check_weights(self.mean, name="mean")
@@ -45,8 +46,10 @@ class UserWeights:
         if not np.isfinite(self.covariance).all():
             raise ValueError("covariance: expected finite numbers, got others")
         check_distinct(ids)
-        object.__setattr__(self, "ids", ids)
-        object.__setattr__(self, "mean", mean)
+        for name, array in (("ids", ids), ("mean", mean), ("covariance", np.asarray(self.covariance))):
+            own = array.view()  # the caller's array stays writable
+            own.flags.writeable = False
+            object.__setattr__(self, name, own)
 
     def __len__(self) -> int:
         return len(self.ids)

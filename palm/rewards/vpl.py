@@ -98,13 +98,16 @@ class VPL:
             reward=Network.of(module.reward),
             centre=standard[0],
             scale=standard[1],
-            population=UserWeights.none(self.latent, "latent"),
+            population=UserWeights(np.array(["population"]), np.zeros((1, self.latent)), np.eye(self.latent)[None], "latent"),
             seen=UserWeights.none(self.latent, "latent"),
             details={"loss": history, "pairs": len(pairs), "users": len(pairs.ids)},
         )
+        _, known, mean, variance = model.gaussians(pairs)
+        if known.any():
+            told = UserWeights(pairs.ids[known], mean, variance[:, :, None] * np.eye(self.latent), "latent")
+            model = replace(model, population=told.pooled())
         seen = model.infer(pairs)
-        details = {**model.details, "active_units": active_units(seen.mean)}
-        return replace(model, seen=seen, population=seen.pooled(), details=details)
+        return replace(model, seen=seen, details={**model.details, "active_units": active_units(seen.mean)})
 
     def _schedule(self) -> Schedule:
         return Schedule(self.steps, self.batch_users, self.context, self.learning_rate, self.weight_decay)

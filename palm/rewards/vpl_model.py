@@ -13,6 +13,7 @@ from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
 
 _PAIRS = 4096  # scored at a time
+_LOGITS = 2**22  # of pairs looking at pairs, at a time: 16 MiB
 _SLOPES = {"encoder": 0.2, "attention": 0.0, "head": 0.0, "reward": 0.2}
 
 
@@ -62,36 +63,58 @@ class VPLModel(RewardModel):
         return result
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
-        """Vectors from one pass over the pairs; users without pairs get the population's mean and spread."""
+        """Vectors from one pass over the pairs; users without pairs get the population's mean and spread.
+
+        A pair of equal features tells nothing and is left out. Every other pair of a user looks at all of theirs, as published:
+        O(n^2) time for n pairs of one user, in bounded memory.
+        """
+        wanted, known, vectors, variances = self.gaussians(context, ids=ids)
+        latent = vectors.shape[1]
+        mean, covariance = np.empty((len(wanted), latent)), np.empty((len(wanted), latent, latent))
+        mean[known], covariance[known] = vectors, variances[:, :, None] * np.eye(latent)
+        if not known.all():
+            mean[~known], covariance[~known] = self.population.mean, self.population.covariance
+        return UserWeights(wanted, mean, covariance, "latent")
+
+    def gaussians(
+        self, context: PairFeatures, *, ids: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The users as the encoder reads them.
+
+        Args:
+            context, ids: as in `infer`.
+
+        Returns:
+            wanted: (U,) ids; known: (U,) bool, False for users without pairs that tell anything; mean, variance: (known users,
+            latent).
+        """
         as_array(context.items, len(self.centre))
         wanted, rows, code = place_users(context, ids)
         order = np.argsort(code, kind="stable")
         rows, code = rows[order], code[order]
-        read = np.empty((len(rows), self.head.weights[0].shape[0]), dtype=np.float32)
+        read, tells = np.empty((len(rows), self.head.weights[0].shape[0]), dtype=np.float32), np.empty(len(rows), dtype=bool)
         for start in range(0, len(rows), _PAIRS):
-            middle, difference = np.split(read_pairs(context, rows[start : start + _PAIRS], self.centre, self.scale), 2, axis=1)
-            sides = np.hstack([middle + difference / 2, middle - difference / 2])
-            read[start : start + _PAIRS] = self.encoder(sides)
-        latent = self.head.weights[0].shape[1] // 2
-        mean, covariance = np.empty((len(wanted), latent)), np.zeros((len(wanted), latent, latent))
-        known, first = np.unique(code, return_index=True)
-        ends = np.append(first, len(read))
-        for number, user in enumerate(known):
-            told = self.head(self._attend(read[ends[number] : ends[number + 1]]).mean(axis=0, keepdims=True))[0].astype(np.float64)
-            mean[user] = told[:latent]
-            covariance[user] = np.diag(np.exp(np.clip(told[latent:], -1.0, 1.0)))
-        unknown = np.ones(len(wanted), dtype=bool)
-        unknown[known] = False
-        if unknown.any():
-            mean[unknown], covariance[unknown] = self.population.mean, self.population.covariance
-        return UserWeights(wanted, mean, covariance, "latent")
+            part = slice(start, start + _PAIRS)
+            middle, difference = np.split(read_pairs(context, rows[part], self.centre, self.scale), 2, axis=1)
+            read[part] = self.encoder(np.hstack([middle + difference / 2, middle - difference / 2]))
+            tells[part] = difference.any(axis=1)
+        read, code = read[tells], code[tells]
+        users, first = np.unique(code, return_index=True)
+        pooled = [self._attend(part) for part in np.split(read, first[1:])] if len(users) else [read]
+        mean, log_variance = np.split(np.vstack([self.head(one) for one in pooled]).astype(np.float64), 2, axis=1)
+        known = np.zeros(len(wanted), dtype=bool)
+        known[users] = True
+        return wanted, known, mean, np.exp(np.clip(log_variance, -1.0, 1.0))
 
     def _attend(self, read: np.ndarray) -> np.ndarray:
-        """(n, hidden) what one user's pairs make of each other."""
+        """(1, hidden) mean of what one user's n pairs make of each other: of values, by how much each pair is looked at."""
         query, key, value = np.split(self.attention(read), 3, axis=1)
-        logit = query @ key.T / np.float32(np.sqrt(read.shape[1]))
-        share = np.exp(logit - logit.max(axis=1, keepdims=True))
-        return np.asarray(share / share.sum(axis=1, keepdims=True) @ value)
+        looked_at, step = np.zeros(len(read)), max(1, _LOGITS // len(read))
+        for start in range(0, len(read), step):
+            logit = query[start : start + step] @ key.T / np.float32(np.sqrt(read.shape[1]))
+            share = np.exp(logit - logit.max(axis=1, keepdims=True))
+            looked_at += (1 / share.sum(axis=1)) @ share
+        return (looked_at / len(read))[None] @ value
 
     def _write(self, folder: Path) -> None:
         arrays = {"centre": self.centre, "scale": self.scale}

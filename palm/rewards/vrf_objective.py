@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from palm.rewards.checks import check_not_negative, check_positive, check_whole
+from palm.rewards.checks import check_not_negative, check_positive, check_switch, check_whole
 from palm.rewards.networks import trainable
 from palm.rewards.vrf_model import WIDEST
 
@@ -54,6 +54,7 @@ class VRFObjective:
         check_whole(self, "rank", "dim", "hidden", "samples")
         check_positive(self, "temperature")
         check_not_negative(self, "margin", "kl_weight")
+        check_switch(self, "uncertain", "separation", "regulariser", "mixture", "product")
 
     def module(self, width: int) -> "torch.nn.Module":
         """What is trained: `rewards`, `encoder`, and the bases' `mean` and `log_deviation`; draws from torch's generator."""

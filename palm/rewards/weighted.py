@@ -9,7 +9,8 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, RewardModel, as_array, check_users, place_users
+from palm.rewards.base import Calibration, RewardModel, as_array, check_bases, check_users, part_of, place_users
+from palm.rewards.checks import positive
 from palm.rewards.mixture import Mixture, infer_users, prior_from, prior_record
 from palm.rewards.simplex_users import Population, covariance_around, likeliest
 from palm.rewards.users import UserWeights
@@ -28,6 +29,14 @@ class WeightedModel(RewardModel, ABC):
     calibration: Calibration
     seen: UserWeights
     names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that every part is for the same bases.
+
+        Raises:
+            ValueError: one is not; the message names it.
+        """
+        check_bases(len(self.calibration.low), names=len(self.names), users=self.seen.mean.shape[1])
 
     @property
     @abstractmethod
@@ -85,6 +94,10 @@ class SimplexModel(WeightedModel):
     shrinks: bool = True
     geometry: ClassVar[str] = "simplex"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bases(len(self.names), directions=self.directions.shape[1], population=len(self.population.mean))
+
     @property
     def width(self) -> int:
         """d."""
@@ -131,8 +144,8 @@ class SimplexModel(WeightedModel):
             method=record["method"],
             directions=arrays["directions"],
             calibration=Calibration.from_arrays(arrays),
-            sharpness=record["sharpness"],
-            population=prior_from(record["population"]),
+            sharpness=part_of(record, "sharpness", positive),
+            population=part_of(record, "population", prior_from),
             seen=UserWeights.load(folder, "users"),
             names=tuple(record["names"]),
             details=record["details"],

@@ -75,6 +75,7 @@ def test_turns_that_both_sides_share_move_into_the_prompt_but_never_the_last() -
         ({"chosen": "No idea."}, "columns 'chosen' and 'rejected': expected different responses"),
         ({"group": 1.5}, "column 'group': expected an id, got 1.5"),
         ({"chosen": "a\ud800"}, "column 'chosen': expected Unicode text, got half a surrogate pair at character 1"),
+        ({"user": "a\0"}, "column 'user': expected an id without NUL characters, got 'a.x00'"),
         ({"user": "\udc00"}, "column 'user': expected Unicode text, got half a surrogate pair at character 0"),
         ({"group": "g\udc00"}, "column 'group': expected Unicode text, got half a surrogate pair at character 1"),
         ({"chosen": [_says("assistant", "\ud800")]}, "column 'chosen': expected Unicode text"),

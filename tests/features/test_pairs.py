@@ -65,6 +65,14 @@ def test_difference_takes_rejected_from_chosen(pairs):
 def test_no_pairs_are_possible():
     none = PairFeatures([], np.zeros((0, 3)), np.zeros((0, 3)))
     assert (len(none), none.ids.tolist(), none.chosen.shape) == (0, [], (0, 3))
+    assert len(PairFeatures.from_items([], np.zeros((0, 3)), [], [])) == 0
+
+
+def test_row_numbers_may_be_a_list_and_features_as_large_as_float32_is():
+    largest = float(np.finfo(np.float32).max)
+    items = np.array([[largest], [-largest]])
+    np.testing.assert_array_equal(PairFeatures.from_items(["a"], items, [0], [1]).chosen, [[largest]])
+    np.testing.assert_array_equal(PairFeatures(["a"], items[:1], items[1:]).rejected, [[-largest]])
 
 
 X = np.ones((2, 3))
@@ -79,9 +87,20 @@ X = np.ones((2, 3))
         ({"rejected": np.ones(2)}, r"rejected: expected the shape \(2, d\) for 2 pairs, got \(2,\)"),
         ({"chosen": np.zeros((2, 0))}, r"chosen: expected the shape \(2, d\) for 2 pairs, got \(2, 0\)"),
         ({"rejected": np.ones((2, 4))}, r"rejected: expected the shape \(2, 3\) of chosen, got \(2, 4\)"),
-        ({"chosen": np.full((2, 3), "x")}, "chosen: expected numbers, got dtype <U1"),
-        ({"chosen": np.full((2, 3), None)}, "chosen: expected numbers, got dtype object"),
+        ({"chosen": np.full((2, 3), "x")}, "chosen: expected real numbers, got dtype <U1"),
+        ({"chosen": np.full((2, 3), None)}, "chosen: expected real numbers, got dtype object"),
+        ({"chosen": np.full((2, 3), 1 + 5j)}, "chosen: expected real numbers, got dtype complex128"),
+        (
+            {"rejected": np.array([[0, 0, 0], [0, -1e39, 0]])},
+            r"rejected: expected features within float32's range, 3\.4e38 either way, row 1 has others",
+        ),
         ({"group": ["g"]}, "group: expected 2 ids, got 1"),
+        ({"group": "gh"}, "group: expected a list or array of ids, got the text 'gh'"),
+        ({"user": "ab"}, "user: expected a list or array of ids, got the text 'ab'"),
+        ({"user": ["a", None]}, "user: expected ids, got None at position 1"),
+        ({"user": np.array([np.nan, 1.0])}, "user: expected ids, got nan at position 0"),
+        ({"user": ["a", "a\0"]}, r"user: expected ids without NUL characters, got 'a\\x00' at position 1"),
+        ({"user": [["a"], ["b"]]}, r"user: expected a list or array of ids, got the shape \(2, 1\)"),
         ({"chosen_score": np.ones(2)}, "chosen_score, rejected_score: expected both or neither, got one"),
         (
             {"chosen_score": np.ones(3), "rejected_score": np.ones(1)},
@@ -105,6 +124,9 @@ def test_bad_pairs_are_refused_by_name(arguments, message):
         ({"chosen": np.array([0, 2])}, "chosen: expected row numbers from 0 to 1, got 0 to 2"),
         ({"rejected": np.array([-1, 0])}, "rejected: expected row numbers from 0 to 1, got -1 to 0"),
         ({"rejected": np.array([0])}, "rejected: expected 2 row numbers, got 1"),
+        ({"chosen": [0.9, 1.0]}, "chosen: expected whole row numbers, got dtype float64"),
+        ({"user": "ab"}, "user: expected a list or array of ids, got the text 'ab'"),
+        ({"items": np.full((2, 3), 1j)}, "features: expected real numbers, got complex128"),
         ({"scores": np.ones(3)}, r"scores: expected one per text, 2 of them, got the shape \(3,\)"),
         ({"items": np.ones(3)}, r"features: expected parts of the shape \(n, d\) with equal d, got \[\(3,\)\]"),
     ],

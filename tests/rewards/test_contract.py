@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 
 import numpy as np
 import pytest
@@ -231,6 +232,36 @@ def test_a_model_without_a_part_is_named(method, fitted, tmp_path):
             load_reward_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("LoRe", {"population": None}, "population: expected what a model is saved with, got None"),
+        (
+            "LoRe",
+            {"population": {"mean": [1.0], "precision": [[0.0]], "concentration": 0.1}},
+            "population: expected 5, one per basis, got 1",
+        ),
+        ("LoRe", {"population": {"mean": [0.5, 0.5], "precision": [[0.0]], "concentration": 0.1}}, "population: .*precision: "),
+        ("LoRe", {"names": ["one"]}, "names: expected 5, one per basis, got 1"),
+        ("LoRe", {"names": None}, "not a complete reward model: TypeError"),
+        ("LoRe", {"sharpness": "x"}, r"sharpness: expected what a model is saved with, got \W*x\W"),
+        ("LoRe", {"method": "Nope"}, r"method: expected one of geometry 'simplex' \(LoRe, VRF, Given\), got 'Nope'"),
+        ("PReF", {"method": ["LoRe"]}, r"method: expected one of geometry 'linear' \(PReF\), got \['LoRe'\]"),
+        ("PReF", {"population": {"mean": [1.0], "covariance": [[1.0]]}}, "population: expected 5, one per basis, got 1"),
+        ("PReF", {"population": []}, "population: expected what a model is saved with, got "),
+        ("PAL", {"scale": None}, "scale: expected what a model is saved with, got None"),
+        ("PAL", {"population": {"mean": [1.0], "covariance": [[1.0]]}}, "population: expected 4, one per basis, got 1"),
+        ("VRF", {"names": ["one"]}, "names: expected 3, one per basis, got 1"),
+    ],
+)
+def test_a_damaged_record_names_file_and_key(method, changes, message, fitted, tmp_path):
+    fitted(method).save_pretrained(tmp_path)
+    path = tmp_path / "reward.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ArtifactError, match=r"reward\.json: .*" + message):
+        load_reward_model(tmp_path)
+
+
 @methods
 def test_weights_of_another_kind_of_model_are_named(method, fitted, small):
     model = fitted(method)
@@ -271,6 +302,12 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
         ("BradleyTerry", {"penalty": 0.0}),
         ("Given", {"concentration": -1.0}),
         ("LoRe", {"rank": 0}),
+        ("LoRe", {"restarts": -1}),
+        ("LoRe", {"restarts": 1.5}),
+        ("PReF", {"population": "no"}),
+        ("PAL", {"hinge": 1}),
+        ("VRF", {"product": "no"}),
+        ("LoRe", {"rank": np.float64(2)}),
         ("PAL", {"variant": "C"}),
         ("PReF", {"user_penalty": float("nan")}),
         ("VPL", {"learning_rate": 0.0}),
@@ -280,3 +317,10 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
 def test_hyper_parameters_out_of_range_are_refused_before_there_is_data(name, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected "):
         METHODS[name](**options)
+
+
+def test_whole_numbers_may_be_numpys_and_the_model_can_be_saved(small, tmp_path):
+    model = METHODS["LoRe"](rank=np.int64(2), restarts=np.int32(0), penalty=3.0, personal_penalty=3.0).fit(small.seen)
+    model.save_pretrained(tmp_path)
+    METHODS["PReF"](rank=np.int64(2), penalty=3.0).fit(small.seen).save_pretrained(tmp_path)
+    assert load_reward_model(tmp_path).details["rank"] == 2

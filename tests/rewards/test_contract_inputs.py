@@ -98,8 +98,9 @@ def test_pairs_that_tell_nothing_leave_a_user_as_someone_without_pairs(method, f
     model, seen = fitted(method), small.seen
     nobody = model.infer(seen.select(np.array([], dtype=int)), ids=seen.ids)
     told = model.infer(pairs_of(small, rejected=seen.chosen_row))
-    if method not in AMORTISED:
+    if method != "VRF":
         np.testing.assert_allclose(told.mean, nobody.mean, atol=1e-6)
+        np.testing.assert_allclose(told.covariance, nobody.covariance, atol=1e-6)
     torn = model.infer(contradictory(small))
     for users in (told, torn):
         assert np.isfinite(users.covariance).all()
@@ -143,6 +144,17 @@ def test_features_that_are_not_finite_are_refused_after_the_fit_too(method, fitt
 def test_a_user_asked_for_twice_is_named(method, fitted, small):
     with pytest.raises(ValueError, match="ids: expected every user once, got 'b' 2 times"):
         fitted(method).infer(small.unseen_context, ids=np.array(["a", "b", "b"]))
+
+
+@methods
+def test_ids_that_are_none_are_named(method, fitted, small):
+    for ids, message in (
+        ("u1", "ids: expected a list or array of ids, got the text 'u1'"),
+        (["a", None], "ids: expected ids, got None at position 1"),
+        (["a", "a\0"], "ids: expected ids without NUL characters"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fitted(method).infer(small.unseen_context, ids=ids)
 
 
 @methods

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from palm.features.pairs import PairFeatures
 from palm.rewards import PAL
 from palm.rewards import pal as module
 from palm.rewards.episodes import in_order, standardisation
@@ -96,3 +97,15 @@ def test_the_hinge_is_another_loss(small):
 def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
     with pytest.raises(ValueError, match=message):
         PAL(**parameters).fit(small.seen)
+
+
+def test_who_else_is_inferred_has_no_part_in_a_user():
+    """Some users of noise lie in valleys with a kink, where another step moves them little and their covariance a lot."""
+    rng = np.random.default_rng(0)
+    pairs = PairFeatures(np.repeat(np.arange(15), 8), rng.normal(size=(120, 4)), rng.normal(size=(120, 4)))
+    model = PAL(steps=20).fit(pairs)
+    together = model.infer(pairs)
+    for user in range(15):
+        alone = model.infer(pairs.select(pairs.user == str(user)))
+        np.testing.assert_allclose(alone.mean, together.select(alone.ids).mean, atol=1e-6)
+        np.testing.assert_allclose(alone.covariance, together.select(alone.ids).covariance, atol=1e-6)

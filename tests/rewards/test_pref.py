@@ -139,3 +139,12 @@ def test_weights_off_the_simplex_are_for_other_geometries_only():
     assert UserWeights(ids, np.array([[2.0, -1.0]]), covariance, "linear").mean[0, 0] == 2
     with pytest.raises(ValueError, match="mean: expected finite numbers"):
         UserWeights(ids, np.array([[np.nan, -1.0]]), covariance, "linear")
+
+
+def test_the_same_seed_gives_the_same_model_where_users_have_as_many_pairs_and_share_no_texts():
+    rng = np.random.default_rng(0)
+    user = np.repeat(np.arange(30), 5).astype(str)
+    pairs = PairFeatures(user, rng.normal(size=(150, 6)), rng.normal(size=(150, 6)))
+    first, second = (PReF(rank=4, penalty=30.0).fit(pairs, seed=2) for _ in range(2))
+    np.testing.assert_array_equal(first.directions, second.directions)
+    np.testing.assert_array_equal(first.users.mean, second.users.mean)

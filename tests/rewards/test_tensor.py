@@ -20,6 +20,12 @@ def test_candidates_stand_with_their_prompt(ragged):
     assert (ragged.rewards[~ragged.mask] == 0).all()
 
 
+def test_counts_may_be_an_array(ragged):
+    same = reward_tensor(np.arange(12.0).reshape(6, 2) / 12, np.array([2, 1, 3]))
+    np.testing.assert_array_equal(same.rewards, ragged.rewards)
+    np.testing.assert_array_equal(same.mask, ragged.mask)
+
+
 def test_padding_does_not_reach_the_optimum(ragged):
     oracle = GibbsOracle(ragged.rewards, 0.1, mask=ragged.mask)
     np.testing.assert_allclose(oracle.reference, np.mean([[1 / 12, 2 / 12], [4 / 12, 5 / 12], [8 / 12, 9 / 12]], axis=0))
@@ -54,6 +60,9 @@ def test_damaged_files_are_named(ragged, tmp_path):
     [
         ([], r"counts: expected at least one prompt with at least one candidate each, got \[\]"),
         ([3, 0, 3], r"counts: expected at least one prompt with at least one candidate each, got \[3, 0, 3\]"),
+        (np.zeros(0, dtype=int), r"counts: expected at least one prompt with at least one candidate each, got array"),
+        ([1.5, 4.5], r"counts: expected at least one prompt with at least one candidate each, got \[1\.5, 4\.5\]"),
+        (6, "counts: expected at least one prompt with at least one candidate each, got 6"),
         ([2, 2], "basis: expected 4 rows, one per candidate, got 6"),
     ],
 )

@@ -23,6 +23,16 @@ def test_users_are_found_by_id_in_any_order(three):
         nobody.rows(np.array(["a"]))
 
 
+def test_weights_cannot_be_written_to_and_what_they_were_made_of_can():
+    mean, covariance = np.array([[0.5, 0.5]]), np.zeros((1, 2, 2))
+    users = UserWeights(np.array(["a"]), mean, covariance)
+    for array in (users.ids, users.mean, users.covariance, users.select(["a"]).mean):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[0]
+    covariance[0, 0, 0] = 1.0
+    assert UserWeights(["a"], mean, [[[0, 0], [0, 0]]]).covariance.shape == (1, 2, 2)
+
+
 def test_users_are_saved_bit_for_bit(three, tmp_path):
     three.save(tmp_path, "users")
     back = UserWeights.load(tmp_path, "users")

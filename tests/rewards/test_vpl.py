@@ -1,10 +1,13 @@
 """palm.rewards.vpl: what torch trains is what numpy applies, and users are told apart by their pairs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
-from palm.rewards import VPL
+from palm.features.pairs import PairFeatures
+from palm.rewards import VPL, vpl_model
 from palm.rewards import vpl as module
 from palm.rewards.episodes import deal, in_order, standardisation
 
@@ -76,3 +79,41 @@ def test_the_divergences_weight_rises_and_begins_anew():
 def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
     with pytest.raises(ValueError, match=message):
         VPL(**parameters).fit(small.seen)
+
+
+def test_a_user_of_many_pairs_is_read_in_bounded_memory_and_no_differently(fitted, small, monkeypatch):
+    model = fitted("VPL")
+    context = small.seen.select(small.seen.user == small.seen.ids[0])
+    whole = model.infer(context)
+    monkeypatch.setattr(vpl_model, "_LOGITS", 3 * len(context))
+    np.testing.assert_allclose(model.infer(context).mean, whole.mean, rtol=1e-5, atol=1e-6)
+    monkeypatch.undo()
+    rows = np.random.default_rng(0).integers(len(small.seen), size=6000)
+    many = PairFeatures.from_items(["a"] * 6000, small.seen.items, small.seen.chosen_row[rows], small.seen.rejected_row[rows])
+    tracemalloc.start()
+    assert np.isfinite(model.infer(many).mean).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20  # all pairs with all at once: 144 MB for each of several arrays
+
+
+def test_a_response_against_itself_changes_nobody(fitted, small):
+    """By row, or by features alone; among other pairs it is as if it were not there."""
+    model, context = fitted("VPL"), small.unseen_context
+    plain = model.infer(context)
+    same = np.r_[context.chosen, context.chosen], np.r_[context.rejected, context.chosen]
+    among = model.infer(PairFeatures(np.r_[context.user, context.user], *same))
+    np.testing.assert_allclose(among.mean, plain.mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(among.covariance, plain.covariance, rtol=1e-5, atol=1e-6)
+
+
+def test_the_population_is_of_users_whose_pairs_tell_something(small):
+    seen = small.seen
+    idle = seen.user == seen.ids[0]
+    pairs = PairFeatures.from_items(seen.user, seen.items, seen.chosen_row, np.where(idle, seen.chosen_row, seen.rejected_row))
+    model = VPL(latent=3, hidden=10, steps=5).fit(pairs)
+    others = model.infer(pairs.select(~idle)).pooled()
+    np.testing.assert_allclose(model.population.mean, others.mean, atol=1e-6)
+    np.testing.assert_allclose(model.users.mean[0], model.population.mean[0], atol=1e-6)
+    nothing = pairs.select(idle)
+    np.testing.assert_array_equal(VPL(latent=3, hidden=10, steps=5).fit(nothing).users.mean, [[0, 0, 0]])
