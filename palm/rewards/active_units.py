@@ -12,4 +12,4 @@ ACTIVE = 0.005
 
 def active_units(mean: np.ndarray) -> int:
     """How many of D numbers are used, from users' (U, D) posterior means; 0 for a single user, who differs from nobody."""
-    return int((mean.var(axis=0) > ACTIVE).sum())
+    return int((mean.var(axis=0) > ACTIVE).sum()) if len(mean) else 0

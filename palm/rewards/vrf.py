@@ -118,7 +118,7 @@ def fitted_model(
         basis_mean=module.mean.detach().numpy().astype(np.float64),
         basis_deviation=np.exp(module.log_deviation.detach().numpy().astype(np.float64)),
         calibration=calibration,
-        population=UserWeights.none(options.rank),
+        population=_anything(options.rank),
         seen=UserWeights.none(options.rank),
         names=tuple(f"basis-{k}" for k in range(options.rank)),
         details={
@@ -129,9 +129,16 @@ def fitted_model(
             "users": len(pairs.ids),
         },
     )
-    seen = model.infer(pairs)
-    details = {**model.details, "active_units": active_units(model.gaussians(pairs)[2])}
-    return replace(model, seen=seen, population=seen.pooled(), details=details)
+    _, known, mean, _ = model.gaussians(pairs)
+    if known.any():
+        model = replace(model, population=model.infer(pairs).select(pairs.ids[known]).pooled())
+    return replace(model, seen=model.infer(pairs), details={**model.details, "active_units": active_units(mean)})
+
+
+def _anything(rank: int) -> UserWeights:
+    """What is known of a user where nothing is known of anyone: the uniform distribution on the simplex."""
+    even = np.full((1, rank), 1 / rank)
+    return UserWeights(np.array(["population"]), even, (np.eye(rank) / rank - even.T @ even)[None] / (rank + 1))
 
 
 def _loss(

@@ -88,7 +88,8 @@ class VRFModel(WeightedModel):
             context, ids: as in `infer`.
 
         Returns:
-            wanted: (U,) ids; known: (U,) bool, False for users without pairs; mean, variance: (known users, D).
+            wanted: (U,) ids; known: (U,) bool, False for users without pairs that tell anything, as a pair of equal features does
+            not; mean, variance: (known users, D).
         """
         as_array(context.items, len(self.centre))
         wanted, rows, code = place_users(context, ids)
@@ -96,15 +97,20 @@ class VRFModel(WeightedModel):
         rows, code = rows[order], code[order]
         dim = self.basis_mean.shape[1]
         sums = np.zeros((3, len(wanted), dim))  # over a user's pairs: of shares, of means by share, of variances
+        known = np.zeros(len(wanted), dtype=bool)
         for start in range(0, len(rows), _PAIRS):
-            part, whose = rows[start : start + _PAIRS], code[start : start + _PAIRS]
-            read = self.encoder(read_pairs(context, part, self.centre, self.scale)).astype(np.float64)
+            pairs = read_pairs(context, rows[start : start + _PAIRS], self.centre, self.scale)
+            tells = pairs[:, len(self.centre) :].any(axis=1)
+            if not tells.any():
+                continue
+            whose = code[start : start + _PAIRS][tells]
+            known[whose] = True
+            read = self.encoder(pairs[tells]).astype(np.float64)
             mean, variance = read[:, :dim], np.exp(2 * np.clip(read[:, dim:], -WIDEST, WIDEST))
             share = 1 / variance if self.details["product"] else np.ones_like(variance)
             first = np.flatnonzero(np.diff(whose, prepend=-1))
             for total, values in zip(sums, (share, share * mean, variance), strict=True):
                 total[whose[first]] += np.add.reduceat(values, first)
-        known = np.bincount(code, minlength=len(wanted)) > 0
         shares, means, variances = (total[known] for total in sums)
         return wanted, known, means / shares, (1 if self.details["product"] else variances) / shares
 

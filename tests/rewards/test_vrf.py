@@ -211,3 +211,25 @@ def test_someone_with_one_pair_is_told_and_asked_it():
 def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
     with pytest.raises(ValueError, match=message):
         VRF(**parameters).fit(small.seen)
+
+
+def test_pairs_of_equal_texts_tell_nothing(fitted, conflicting):
+    pairs = conflicting.unseen_context
+    same = PairFeatures.from_items(pairs.user, pairs.items, pairs.chosen_row, pairs.chosen_row)
+    silent = fitted.infer(same)
+    np.testing.assert_array_equal(silent.mean, np.repeat(fitted.population.mean, len(silent), axis=0))
+    both = PairFeatures.from_items(
+        np.concatenate([pairs.user, same.user]),
+        pairs.items,
+        np.concatenate([pairs.chosen_row, same.chosen_row]),
+        np.concatenate([pairs.rejected_row, same.rejected_row]),
+    )
+    np.testing.assert_allclose(fitted.infer(both).mean, fitted.infer(pairs).mean, atol=1e-12)
+
+
+def test_seen_users_who_never_told_anything_leave_a_model(small):
+    pairs = small.seen
+    same = PairFeatures.from_items(pairs.user, pairs.items, pairs.chosen_row, pairs.chosen_row)
+    model = VRF(rank=3, steps=2).fit(same)
+    np.testing.assert_allclose(model.users.mean, 1 / 3)
+    np.testing.assert_allclose(np.trace(model.population.covariance[0]), (1 - 1 / 3) / 4)
