@@ -14,15 +14,17 @@ from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.progress import silent
+from palm.rewards import RewardTensor
 from palm.rewards.users import UserWeights
 
-STAGES = ("data", "base", "fit", "sample", "plan", "train", "measure", "route")
+STAGES = ("data", "base", "fit", "sample", "score", "plan", "train", "measure", "route")
 
 
 def make_context(tmp_path, *, size=2, unseen=2, truth=True):
     """A run's folder as the stages leave it, with numbers but without models."""
     rng = np.random.default_rng(0)
-    oracle = GibbsOracle(rng.random((6, 8, 3)), 0.1)
+    tensor = RewardTensor(rng.random((6, 8, 3)), np.ones((6, 8), dtype=bool))
+    oracle = GibbsOracle(tensor.rewards, 0.1)
     portfolio = plan_portfolio(oracle, size=size) if size else plan_portfolio(oracle, epsilon=9.0)
     portfolio = replace(portfolio, certificate=certify(portfolio, oracle), bases=("a", "b", "c"))
     folders = {name: tmp_path / name for name in STAGES}
@@ -33,6 +35,7 @@ def make_context(tmp_path, *, size=2, unseen=2, truth=True):
         for part, count in (("seen", 4), ("unseen", unseen))
     }
     estimate = Estimate(0.5, 0.4, 0.6, 6).record()
+    tensor.save(folders["score"] / "held_out.safetensors")
     portfolio.save_pretrained(folders["plan"])
     portfolio.save_pretrained(folders["plan"] / "held_out")
     replace(portfolio, origin="measured").save_pretrained(folders["measure"])

@@ -72,6 +72,7 @@ def test_a_command_that_was_killed_is_told_as_such(tmp_path: Path) -> None:
 def test_an_interrupted_pool_stops_its_commands(tmp_path: Path) -> None:
     program = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # a shell's background job ignores it
         "from pathlib import Path; from palm.policies.jobs import JobManifest; from palm.policies.launchers import *;"
         f"run_pool(JobManifest.load(Path({str(tmp_path / 'members.json')!r})), Resources())"
     )
