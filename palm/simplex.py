@@ -108,3 +108,8 @@ def tangent_basis(bases: int) -> np.ndarray:
     """(K, K - 1) orthonormal columns that span the directions within the simplex (those that sum to 0)."""
     centred = np.eye(bases) - 1.0 / bases
     return np.linalg.svd(centred)[0][:, : bases - 1]
+
+
+def uniform_covariance(bases: int) -> np.ndarray:
+    """(K, K) covariance of weights drawn uniformly from the simplex."""
+    return (np.eye(bases) / bases - 1.0 / bases**2) / (bases + 1)

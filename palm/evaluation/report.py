@@ -94,20 +94,16 @@ def _quantiles(data: ReportData) -> list[dict[str, Any]]:
 
 def _pictures(data: ReportData) -> dict[str, Markup]:
     """SVG by name; what there is nothing to draw for is left out."""
+    oracle, drawable = data.oracle, len(data.portfolio) > 0 and len(data.portfolio.bases) > 2
     made: dict[str, Callable[[], str] | None] = {
         "users": (lambda: users_picture(data.users, data.portfolio.bases)) if len(data.everyone) else None,
         "cells": lambda: cells_picture(data.portfolio, data.everyone),
-        "gaps": (lambda: _gaps(data)) if len(data.portfolio) and len(data.portfolio.bases) > 2 else None,
+        "gaps": (lambda: plan_cells_picture(data.portfolio, oracle)) if oracle is not None and drawable else None,
         "sizes": (lambda: _sizes(data)) if data.curve or len(data.portfolio) else None,
         "members": (lambda: _members(data)) if data.members else None,
         "accuracy": (lambda: _accuracy(data)) if data.accuracy else None,
     }
-    drawn = {name: make() for name, make in made.items() if make is not None}
-    return {name: Markup(picture) for name, picture in drawn.items() if picture}  # Matplotlib escapes names
-
-
-def _gaps(data: ReportData) -> str:
-    return plan_cells_picture(data.portfolio, data.oracle) if data.oracle is not None else ""
+    return {name: Markup(make()) for name, make in made.items() if make is not None}  # Matplotlib escapes names
 
 
 def _sizes(data: ReportData) -> str:

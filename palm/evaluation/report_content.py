@@ -224,6 +224,5 @@ class ReportData:
 
     def certificate(self, which: str) -> Certificate:
         """Certificate of "portfolio", "planned" or "held_out"."""
-        certificate = getattr(self, which).certificate
-        assert isinstance(certificate, Certificate)
-        return certificate
+        portfolio: Portfolio = getattr(self, which)
+        return portfolio.certified

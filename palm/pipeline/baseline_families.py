@@ -21,16 +21,14 @@ import numpy as np
 
 from palm.data.schema import Text
 from palm.evaluation.best_of import best_of, choose_n
-from palm.evaluation.measure import Measured, from_samples
+from palm.evaluation.measure import Measured
 from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
-from palm.lm.logprobs import response_kl
-from palm.lm.tokens import encode_prompt
 from palm.pipeline.data_stages import base_name
 from palm.pipeline.finished import FinishedRun, on_prompts
 from palm.pipeline.plan_stages import oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import basis_of, training_options
-from palm.pipeline.policy_texts import score_responses
+from palm.pipeline.policy_texts import ScoredTexts, score_responses, score_samples
 from palm.pipeline.runner import Context
 from palm.policies.adapters import Members
 from palm.policies.candidates import tokenise_candidates
@@ -124,7 +122,7 @@ def _mod(setting: Setting, most: int) -> list[Made]:
             flat = [mixed for row in drawn for mixed in row]
             kl, ratio = np.array([mixed.kl for mixed in flat]), np.array([mixed.log_ratio for mixed in flat])
             basis = score_responses(setting.context, f"mod-{number}", run.candidates.prompts, texts)
-            found.append(from_samples(basis, kl, run.config.measure.samples, log_ratio=ratio))
+            found.append(ScoredTexts(texts, basis, kl, ratio).measured())
     finally:
         members.close()
     return [("decoding (MOD)", found, len(adapters), f"{len(adapters)} passes a token")]
@@ -193,15 +191,7 @@ def _measure_adapters(setting: Setting, adapters: dict[str, Path]) -> list[Measu
                     max_new_tokens=run.config.candidates.max_new_tokens,
                     seed=_sampling_seed(run),
                 )
-                encoded = [
-                    (encode_prompt(policy.tokenizer, prompt), sample.token_ids)
-                    for prompt, row in zip(run.candidates.prompts, drawn, strict=True)
-                    for sample in row
-                ]
-                kl, ratio = response_kl(policy, encoded, without_adapter=members.without_adapter)
-            texts: list[list[Text]] = [[sample.text for sample in row] for row in drawn]
-            basis = score_responses(setting.context, name, run.candidates.prompts, texts)
-            found.append(from_samples(basis, kl, samples, log_ratio=ratio))
+                found.append(score_samples(setting.context, members, policy, name, run.candidates.prompts, drawn).measured())
     finally:
         members.close()
     return found

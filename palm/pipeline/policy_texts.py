@@ -1,11 +1,14 @@
 """What a trained policy writes to some prompts, with its texts' basis rewards and KL terms; finished batches are kept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from palm.data.schema import Text
 from palm.evaluation.measure import Measured, from_samples
+from palm.lm.generate import Sample
+from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_kl
 from palm.lm.sampling import sample_to_folder
 from palm.lm.tokens import encode_prompt
@@ -51,12 +54,19 @@ def write_and_score(context: Context, members: Members, name: str, prompts: list
             label=f"measuring {name}",
             track=context.track,
         )
-        generated = [
-            (encode_prompt(policy.tokenizer, prompt), sample.token_ids)
-            for prompt, row in zip(prompts, samples, strict=True)
-            for sample in row
-        ]
-        kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
+        return score_samples(context, members, policy, name, prompts, samples)
+
+
+def score_samples(
+    context: Context, members: Members, policy: LanguageModel, name: str, prompts: list[Text], samples: Sequence[Sequence[Sample]]
+) -> ScoredTexts:
+    """KL terms and basis rewards of what a policy wrote to each prompt."""
+    generated = [
+        (encode_prompt(policy.tokenizer, prompt), sample.token_ids)
+        for prompt, row in zip(prompts, samples, strict=True)
+        for sample in row
+    ]
+    kl, log_ratio = response_kl(policy, generated, without_adapter=members.without_adapter)
     texts: list[list[Text]] = [[sample.text for sample in row] for row in samples]
     return ScoredTexts(texts, score_responses(context, name, prompts, texts), kl, log_ratio)
 

@@ -14,6 +14,7 @@ Published V_ref is a reward model's head; here it is the Bradley-Terry direction
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
 from palm.rewards.logistic import Standardised
 
@@ -65,7 +66,7 @@ def fit_published(
 
     def wrong() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Softmax weights, pair scores, and each pair's share times its chance to be wrong."""
-        weights, scores = _softmax(logits.values), data.scores(bases.values) / divisor
+        weights, scores = softmax(logits.values, axis=1), data.scores(bases.values) / divisor
         margin = np.einsum("nk,nk->n", scores, weights[code])
         return weights, scores, share * 0.5 * (1 - np.tanh(0.5 * margin))
 
@@ -87,7 +88,7 @@ def fit_published(
             weights, _, missed = wrong()
             alpha = _ALPHA * float(np.clip((step / total - 0.2) / 0.6, 0.0, 1.0))
             bases.step(basis_gradient(weights, missed) + alpha * _away_from(bases.values, reference))
-    weights = _softmax(logits.values)
+    weights = softmax(logits.values, axis=1)
     used = weights.max(axis=0) > _UNUSED if preset == "anchored" else np.ones(rank, dtype=bool)
     weights = weights[:, used]
     return bases.values[:, used] / divisor, weights / weights.sum(axis=1, keepdims=True)
@@ -100,8 +101,3 @@ def _away_from(bases: np.ndarray, reference: np.ndarray) -> np.ndarray:
     cosine = target @ bases / length
     gradient: np.ndarray = -(target[:, None] - bases * (cosine / length)) / length / bases.shape[1]
     return gradient
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))

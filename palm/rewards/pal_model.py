@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from palm.features.pairs import PairFeatures
 from palm.rewards.base import RewardModel, as_array, check_bases, check_users, part_of, place_users
@@ -75,7 +76,7 @@ class PALModel(RewardModel):
         tried = [self._descend(context, rows, code, np.tile(begin, (len(wanted), 1)), precision) for begin in beginnings]
         best = np.argmin([value for value, _, _ in tried], axis=0)  # rectifiers make valleys; each user is put in their deepest
         logits, hessian = (np.stack([found[part] for found in tried])[best, np.arange(len(wanted))] for part in (1, 2))
-        weight = _softmax(logits)
+        weight = softmax(logits, axis=1)
         slope = weight[:, :, None] * (np.eye(bases) - weight[:, None, :])
         covariance = slope @ np.linalg.inv(hessian) @ slope.transpose(0, 2, 1)
         return UserWeights(wanted, weight, 0.5 * (covariance + covariance.transpose(0, 2, 1)), "latent")
@@ -109,7 +110,7 @@ class PALModel(RewardModel):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Value (U,), gradient (U, K) and Gauss-Newton Hessian (U, K, K) of the negative log posterior at (U, K) logits."""
         users, bases = logits.shape
-        weight = _softmax(logits)
+        weight = softmax(logits, axis=1)
         margin, by_weight = self._margins(context, rows, weight[code])
         own = weight[code]
         slope = own * (by_weight - (own * by_weight).sum(axis=1, keepdims=True))
@@ -199,8 +200,3 @@ def _with_slope(network: Network, inputs: np.ndarray, directions: np.ndarray) ->
             on = np.where(hidden > 0, 1.0, network.slope)
             hidden, turn = hidden * on, turn * on[:, None, :]
     return hidden, turn.transpose(0, 2, 1)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True))

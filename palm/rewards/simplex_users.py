@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import expit
 
 from palm.rewards.mixing import population_moments
 from palm.rewards.newton import check_scores, newton, stack_users
-from palm.simplex import tangent_basis
+from palm.simplex import tangent_basis, uniform_covariance
 
 _LEAST = 1e-300  # weight of a basis
 _NO_PRIOR = 1e-3  # pseudo-observations: hardly any
@@ -131,11 +132,12 @@ def covariance_around(scores: np.ndarray, code: np.ndarray, weights: np.ndarray,
     users, bases = weights.shape
     tangent = tangent_basis(bases)
     along = scores @ tangent
-    chance = 1 / (1 + np.exp(-np.clip((scores * weights[code]).sum(axis=1), -500, 500)))
+    margin = (scores * weights[code]).sum(axis=1)
+    doubt = expit(margin) * expit(-margin)
     information = np.empty((users, bases - 1, bases - 1))
     for one in range(bases - 1):
         for other in range(one + 1):
-            known = np.bincount(code, chance * (1 - chance) * along[:, one] * along[:, other], minlength=users)
+            known = np.bincount(code, doubt * along[:, one] * along[:, other], minlength=users)
             information[:, one, other] = information[:, other, one] = known
     prior = tangent.T @ spread @ tangent
     reduced = np.linalg.solve(np.eye(bases - 1) + prior @ information, np.broadcast_to(prior, information.shape))
@@ -210,9 +212,8 @@ def population_of(weights: np.ndarray, concentration: float = _NO_PRIOR) -> Popu
     anything = np.full(bases, 1 / bases)
     mean = (weights.sum(axis=0) + anything) / (users + 1)
     away = weights - mean
-    even = (np.diag(anything) - np.outer(anything, anything)) / (bases + 1)  # of the uniform distribution on the simplex
     apart = np.outer(anything - mean, anything - mean)
-    return population_around(mean, (away.T @ away + even + apart) / (users + 1), concentration)
+    return population_around(mean, (away.T @ away + uniform_covariance(bases) + apart) / (users + 1), concentration)
 
 
 def population_around(mean: np.ndarray, covariance: np.ndarray, concentration: float) -> Population:

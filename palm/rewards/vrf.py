@@ -30,6 +30,7 @@ from palm.rewards.users import UserWeights
 from palm.rewards.vrf_model import VRFModel
 from palm.rewards.vrf_objective import VRFObjective
 from palm.seeds import derive_seed, isolated_rng
+from palm.simplex import uniform_covariance
 
 if TYPE_CHECKING:
     import torch
@@ -129,16 +130,15 @@ def fitted_model(
             "users": len(pairs.ids),
         },
     )
-    _, known, mean, _ = model.gaussians(pairs)
+    _, known, mean, variance = model.gaussians(pairs)
     if known.any():
-        model = replace(model, population=model.infer(pairs).select(pairs.ids[known]).pooled())
+        model = replace(model, population=UserWeights(pairs.ids[known], *model.weigh(mean, variance)).pooled())
     return replace(model, seen=model.infer(pairs), details={**model.details, "active_units": active_units(mean)})
 
 
 def _anything(rank: int) -> UserWeights:
     """What is known of a user where nothing is known of anyone: the uniform distribution on the simplex."""
-    even = np.full((1, rank), 1 / rank)
-    return UserWeights(np.array(["population"]), even, (np.eye(rank) / rank - even.T @ even)[None] / (rank + 1))
+    return UserWeights(np.array(["population"]), np.full((1, rank), 1 / rank), uniform_covariance(rank)[None])
 
 
 def _loss(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from scipy.special import softmax
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
@@ -76,7 +77,7 @@ class VRFModel(WeightedModel):
         if not known.all():
             weight[~known], covariance[~known] = self.population.mean, self.population.covariance
         if known.any():
-            weight[known], covariance[known] = self._weigh(mean, variance)
+            weight[known], covariance[known] = self.weigh(mean, variance)
         return UserWeights(wanted, weight, covariance)
 
     def gaussians(
@@ -114,7 +115,7 @@ class VRFModel(WeightedModel):
         shares, means, variances = (total[known] for total in sums)
         return wanted, known, means / shares, (1 if self.details["product"] else variances) / shares
 
-    def _weigh(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def weigh(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights (U, K) of users who are Gaussians of (U, D) means and variances, and covariances of weights drawn from them."""
         temperature = float(self.details["temperature"])
         logit = np.stack(
@@ -126,7 +127,7 @@ class VRFModel(WeightedModel):
         )
         # mu_u enters logit k as mu_u.mu_k / temperature (what does not depend on k drops out of the softmax): logits are Gaussian.
         pull = (self.basis_mean - self.basis_mean.mean(axis=0)) / temperature
-        return _softmax(logit), _spread(logit, np.einsum("kd,ud,ld->ukl", pull, variance, pull, optimize=True))
+        return softmax(logit, axis=1), _spread(logit, np.einsum("kd,ud,ld->ukl", pull, variance, pull, optimize=True))
 
     def _write(self, folder: Path) -> None:
         arrays = {name: getattr(self, name) for name in _ARRAYS} | self.calibration.arrays()
@@ -149,11 +150,6 @@ class VRFModel(WeightedModel):
         )
 
 
-def _softmax(logit: np.ndarray) -> np.ndarray:
-    weight = np.exp(logit - logit.max(axis=-1, keepdims=True))
-    return np.asarray(weight / weight.sum(axis=-1, keepdims=True))
-
-
 def _spread(logit: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """(U, K, K) covariance of softmax(x) for Gaussian logits x of means (U, K) and covariances (U, K, K).
 
@@ -168,7 +164,7 @@ def _spread(logit: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     result = np.empty_like(covariance)
     for start in range(0, users, _USERS):
         part = slice(start, start + _USERS)
-        weight = _softmax(logit[part, None] + drawn @ root[part].transpose(0, 2, 1))
+        weight = softmax(logit[part, None] + drawn @ root[part].transpose(0, 2, 1), axis=2)
         weight -= weight.mean(axis=1, keepdims=True)
         result[part] = weight.transpose(0, 2, 1) @ weight / _DRAWS
     return result

@@ -65,7 +65,7 @@ def test_the_anchor_turns_every_basis_to_the_reference(small):
 
 def test_bases_that_nobody_weighs_are_dropped(small, monkeypatch):
     monkeypatch.setattr(module, "_UNUSED", 0.9)
-    monkeypatch.setattr(module, "_softmax", lambda logits: np.tile([0.95, 0.03, 0.02], (len(logits), 1)))
+    monkeypatch.setattr(module, "softmax", lambda logits, axis: np.tile([0.95, 0.03, 0.02], (len(logits), 1)))
     directions, weights = fit_published(Standardised.of(small.seen), 3, "anchored", np.ones(4), steps=2)
     assert directions.shape == (4, 1)
     np.testing.assert_array_equal(weights, np.ones((len(small.seen.ids), 1)))

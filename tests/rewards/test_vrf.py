@@ -94,9 +94,9 @@ def test_active_units_are_counted_among_the_users_gaussians(conflicting, fitted)
 def test_covariances_are_those_of_draws_from_the_user(fitted, variance):
     rng = np.random.default_rng(0)
     mean, spread = rng.normal(size=(1, 16)) * 0.3, np.full((1, 16), variance)
-    covariance = fitted._weigh(mean, spread)[1][0]
+    covariance = fitted.weigh(mean, spread)[1][0]
     draws = mean + np.sqrt(spread) * rng.normal(size=(20_000, 16))
-    drawn = np.cov(fitted._weigh(draws, np.repeat(spread, 20_000, axis=0))[0].T)
+    drawn = np.cov(fitted.weigh(draws, np.repeat(spread, 20_000, axis=0))[0].T)
     np.testing.assert_allclose(covariance, drawn, atol=0.2 * np.trace(drawn))
     assert np.trace(covariance) == pytest.approx(np.trace(drawn), rel=0.25)
     assert np.trace(covariance) < 1
