@@ -3,7 +3,8 @@
 Model: logit of a pair = w_u . V'(h_chosen - h_rejected), V in R^{d x K}, w_u on the simplex (A. Bose et al., "LoRe:
 Personalizing LLMs via low-rank reward modeling", arXiv 2504.14439). The published fit is one Adam over everything. This one
 alternates two convex problems: all users' weights by Newton's method in one batch (palm.rewards.simplex_users), and V by L-BFGS on
-pair scores of distinct texts (palm.rewards.logistic), O(t d K + n K) an evaluation for n pairs of t texts.
+pair scores of distinct texts (palm.rewards.logistic), O(t d K + n K) an evaluation for n pairs of t texts; where penalties are weak
+and features wide, it begins with mini-batch passes (palm.rewards.passes).
 
 The published fits are offered as presets ("joint", "anchored"), to compare with: see palm.rewards.lore_published. What is personal
 is shrunk in ours: V_k is drawn to the population's reward, as strongly as held-out pairs of the seen users ask
@@ -23,6 +24,7 @@ from palm.rewards.folds import Fold, choose_penalty, known_or_prior, search_pena
 from palm.rewards.logistic import Standardised, fit_directions, fit_population, log_loss
 from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.mixture import Mixture, learn_mixture
+from palm.rewards.passes import descend_by_passes, weakly_penalised
 from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_around, population_of
 from palm.rewards.users import UserWeights
 from palm.rewards.weighted import SimplexModel
@@ -203,7 +205,14 @@ class LoRe:
         rng = np.random.default_rng(seed)
         same, spectral = self._begin(data, population, rng)
         beginnings = [spectral, *(rng.dirichlet(np.full(self.rank, 0.3), size=len(spectral)) for _ in range(self.restarts))]
-        tried = [self._descend(data, same, weights, population, personal, rounds=3) for weights in beginnings]
+        if weakly_penalised(data, personal):
+            prior = Population.flat(self.rank, self.concentration)
+            tried = [
+                descend_by_passes(data, same, weights, penalty=personal, centre=population, prior=prior, rng=rng)
+                for weights in beginnings
+            ]
+        else:
+            tried = [self._descend(data, same, weights, population, personal, rounds=3) for weights in beginnings]
         directions, weights, _ = min(tried, key=lambda result: result[2])
         return self._descend(data, directions, weights, population, personal, rounds=self.rounds)[0]
 

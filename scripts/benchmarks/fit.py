@@ -33,7 +33,7 @@ from palm.rewards.lore_published import STEPS, fit_published
 from palm.rewards.simplex_users import Population, infer_weights
 
 _FREE = 0.1  # a penalty that hardly matters for features of unit variance
-_ROUNDS = (2, 5, 10, 20, 40)  # of the fit without penalty: the first that gets there counts
+_ROUNDS = (1, 2, 5, 10, 20, 40)  # of the fit without penalty: the first that gets there counts
 _TIMED = 20  # steps that are timed where the rest is known
 
 
