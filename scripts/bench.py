@@ -14,6 +14,7 @@ What each compares, and with what, is in scripts/benchmarks/.
 import argparse
 import json
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ def main() -> None:
     plan.add_argument("--tensors", type=_at_least(1), default=20, help="in solves, quality, fresh and bounds (default: 20)")
     plan.add_argument("--prompts", type=_at_least(1), default=300, help="P (default: 300)")
     plan.add_argument("--candidates", type=_at_least(2), default=64, help="N (default: 64)")
+    plan.add_argument("--plots", type=Path, metavar="FOLDER", help="write a picture of quality there, as SVG (needs Matplotlib)")
     plan.add_argument("--most-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
     arguments = parser.parse_args()
     facts: dict[str, Any] = {}
@@ -79,6 +81,10 @@ def main() -> None:
     else:
         rows = _run(arguments)
     print_table(rows)
+    if getattr(arguments, "plots", None):
+        from benchmarks.plan_plots import save_quality
+
+        print("\n".join(f"written: {path}" for path in save_quality(rows, arguments.plots)))
     import torch  # not above: the processes that measure something import this file, and torch is half of their memory
 
     machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__, "numpy": np.__version__}

@@ -35,8 +35,13 @@ def save_plan_pictures(portfolio: Portfolio, oracle: Oracle, curve: Sequence[Siz
     paths = []
     for name, svg in made.items():
         paths.append(folder / f"{name}.svg")
-        write_text(paths[-1], svg.replace("<svg ", f"<svg {_SPACES} ", 1))
+        write_text(paths[-1], stand_alone(svg))
     return paths
+
+
+def stand_alone(svg: str) -> str:
+    """A picture as the text of a file of its own."""
+    return svg.replace("<svg ", f"<svg {_SPACES} ", 1)
 
 
 def curve_picture(curve: Sequence[SizePoint]) -> str:

@@ -112,3 +112,20 @@ def test_sections_run_and_hold_what_they_say() -> None:
             assert not row.get("above")
         if row["section"] == "fresh":
             assert row["plan_breaks"] == 0
+
+
+def test_quality_is_drawn_for_every_number_of_bases(tmp_path: Path) -> None:
+    from benchmarks.plan_plots import save_quality
+
+    gaps = {"worst_gap": 0.1, "standard_error": float("nan"), "mean_gap": 0.02, "tensors": 1}
+    rows = [
+        {"section": "quality", "K": k, "m": m, "way": way, **gaps} for k in (2, 3) for m in (2, 3) for way in ("planned", "random")
+    ]
+    paths = save_quality([*rows, {"section": "speed"}], tmp_path / "new")
+    assert [path.name for path in paths] == ["quality-k2.svg", "quality-k3.svg"]
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("<svg xmlns=")
+        assert "planned" in text and "random" in text
+    assert save_quality([{"section": "speed"}], tmp_path / "none") == []
+    assert not (tmp_path / "none").exists()
