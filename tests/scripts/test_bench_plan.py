@@ -126,6 +126,7 @@ def test_quality_is_drawn_for_every_number_of_bases(tmp_path: Path) -> None:
     for path in paths:
         text = path.read_text(encoding="utf-8")
         assert text.startswith("<svg xmlns=")
-        assert "planned" in text and "random" in text
+        assert "planned" in text
+        assert "random" in text
     assert save_quality([{"section": "speed"}], tmp_path / "none") == []
     assert not (tmp_path / "none").exists()
