@@ -53,11 +53,11 @@ def coverage(arguments: argparse.Namespace) -> int:
     from scipy.stats import binom
 
     rows, low = [], 0
-    with bars("drawing prompts", len(WORLDS) * 9) as advance:
-        for kind in WORLDS:
-            for bases in (2, 3, 4):
+    with bars("drawing prompts", len(arguments.worlds) * len(arguments.bases) * len(arguments.prompts)) as advance:
+        for kind in arguments.worlds:
+            for bases in arguments.bases:
                 world = make_world(kind, bases, arguments.seed)
-                for prompts in (60, 100, 300):
+                for prompts in arguments.prompts:
                     made = {"repeats": arguments.repeats, "level": _LEVEL, "draws": arguments.draws, "seed": arguments.seed + 1}
                     rows.append({"world": kind, "K": bases, **try_confidence(world, prompts=prompts, **made)})
                     advance(1)
@@ -83,11 +83,17 @@ def main() -> int:
     parser.add_argument("--weights", type=int, default=100_000, help="random weights for each")
     parser.add_argument("--starts", type=int, default=100, help="climbs for each statement")
     parser.add_argument("--coverage", action="store_true", help="how often confidence bounds hold, instead")
+    parser.add_argument("--worlds", nargs="+", choices=WORLDS, default=WORLDS, help="which (with --coverage; default: all)")
+    parser.add_argument("--bases", type=int, nargs="+", default=[2, 3, 4], help="K of each (with --coverage; default: 2 3 4)")
+    parser.add_argument("--prompts", type=int, nargs="+", default=[60, 100, 300], help="P (with --coverage; default: 60 100 300)")
     parser.add_argument("--repeats", type=int, default=200, help="of drawing prompts (with --coverage)")
     parser.add_argument("--draws", type=int, default=500, help="of each bootstrap (with --coverage)")
     parser.add_argument("--seed", type=int, default=0, help="of the worlds (with --coverage)")
     arguments = parser.parse_args()
     if arguments.coverage:
+        for name, least in (("bases", 2), ("prompts", 2)):
+            if min(getattr(arguments, name)) < least:
+                parser.error(f"--{name}: expected at least {least}, got {min(getattr(arguments, name))}")
         return coverage(arguments)
     if arguments.last < arguments.first:
         parser.error(f"--last: expected at least {arguments.first}, got {arguments.last}")

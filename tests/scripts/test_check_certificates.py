@@ -57,3 +57,15 @@ def test_the_script_prints_a_table_and_a_record():
     wrong = subprocess.run([*command[:2], "--first", "3", "--last", "2"], capture_output=True, text=True, timeout=60, check=False)
     assert wrong.returncode == 2
     assert "--last: expected at least 3, got 2" in wrong.stderr
+
+
+def test_coverage_is_of_the_worlds_and_sizes_asked_for():
+    command = [sys.executable, str(SCRIPTS / "check_certificates.py"), "--coverage"]
+    chosen = ["--worlds", "coarse", "--bases", "2", "--prompts", "20", "30", "--repeats", "3", "--draws", "20"]
+    done = subprocess.run([*command, *chosen], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert [(row["world"], row["K"], row["prompts"]) for row in rows] == [("coarse", 2, 20), ("coarse", 2, 30)]
+    wrong = subprocess.run([*command, "--bases", "1"], capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
+    assert "--bases: expected at least 2, got 1" in wrong.stderr
