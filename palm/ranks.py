@@ -35,6 +35,16 @@ def shards_models() -> bool:
     return fsdp or zero3
 
 
+def agree(decision: bool) -> bool:
+    """What the first process decided, in every process."""
+    if ranks() == 1:
+        return decision
+    from accelerate.utils import broadcast_object_list
+
+    said: list[bool] = broadcast_object_list([decision])
+    return said[0]
+
+
 def barrier() -> None:
     """Wait until every process is here; nothing when this one is alone."""
     if ranks() > 1:

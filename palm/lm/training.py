@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -113,19 +113,26 @@ def quieten(trainer: Any, label: str, track: Track) -> None:
     trainer.add_callback(Steps())
 
 
-def train_to_end(trainer: Any, folder: Path) -> None:
+def train_to_end(trainer: Any, folder: Path, stopped: Callable[[int, int], bool] | None = None) -> None:
     """Train, from the newest checkpoint in the trainer's folder if there is one.
 
     A checkpoint of the last step is loaded and not trained on: in the midst of an epoch transformers' loop would take one more
     step.
+
+    Args:
+        trainer: of transformers or TRL.
+        folder: of its checkpoints.
+        stopped: (step, most steps) -> whether the loaded model has had its last step already.
     """
     from transformers import TrainerState
 
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None and not shards_models():
         state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-        if state.global_step >= state.max_steps:
+        ended = state.global_step >= state.max_steps
+        if ended or stopped is not None:
             trainer._load_from_checkpoint(checkpoint)
+        if ended or (stopped is not None and stopped(state.global_step, state.max_steps)):
             trainer.state = state
             return
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -235,6 +235,9 @@ class TrainConfig:
         shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
         match_kl: texts that each trained member writes to learn its own KL divergence, to be scaled down to the planned one where
             that exceeds it; 0: none. Takes no part where candidates are a pool.
+        stop_within: share of the planned gain that a member may lack, on `stop_prompts` of the prompts that it is not trained on,
+            with 95 % confidence, for its training to stop before its last step; looked at every `stop_every` steps. 0: never.
+        stop_every, stop_prompts: see there.
         max_length: longest prompt and response in tokens.
         lora: fields of peft.LoraConfig.
         dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size (dpo-soft, dpo, gibbs).
@@ -248,6 +251,9 @@ class TrainConfig:
     pairs_per_prompt: int = 16
     shared_steps: int = 0
     match_kl: int = 0
+    stop_within: float = 0.0
+    stop_every: int = 50
+    stop_prompts: int = 16
     max_length: int = 1024
     lora: dict[str, Any] = field(default_factory=dict)
     dpo: dict[str, Any] = field(default_factory=dict)

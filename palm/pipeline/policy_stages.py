@@ -29,6 +29,9 @@ def training_options(config: Config) -> TrainingOptions:
         pairs_per_prompt=train.pairs_per_prompt,
         shared_steps=train.shared_steps,
         match_kl=0 if config.candidates.source == "pool" else train.match_kl,  # a pool is no sample of the reference
+        stop_within=train.stop_within,
+        stop_every=train.stop_every,
+        stop_prompts=train.stop_prompts,
         max_new_tokens=config.candidates.max_new_tokens,
         max_length=train.max_length,
         lora=train.lora,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from datasets import Dataset
@@ -35,6 +35,15 @@ class TokenisedCandidates:
     responses: list[list[list[int]]]
     reference: np.ndarray
     texts: Sequence[Text] = ()
+
+    def select(self, prompts: np.ndarray) -> Self:
+        """Some of the prompts, by number."""
+        return type(self)(
+            [self.prompts[number] for number in prompts],
+            [self.responses[number] for number in prompts],
+            self.reference[prompts],
+            [self.texts[number] for number in prompts] if len(self.texts) else (),
+        )
 
     @property
     def longest(self) -> int:

@@ -56,6 +56,7 @@ class Material:
         options: see `TrainingOptions`.
         seed: of the choice of pairs and groups.
         basis: rewards of texts that nobody sampled yet (rloo, grpo).
+        kept_back: candidates of other prompts, and their rewards, to see on how good a member is; None: it takes all its steps.
     """
 
     candidates: TokenisedCandidates
@@ -64,6 +65,7 @@ class Material:
     options: TrainingOptions
     seed: int = 0
     basis: Basis | None = None
+    kept_back: tuple[TokenisedCandidates, RewardTensor] | None = None
 
     @property
     def longest(self) -> int:

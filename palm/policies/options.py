@@ -47,6 +47,11 @@ class TrainingOptions:
         match_kl: texts that each member writes when it is trained, to learn its KL divergence; where that exceeds the planned one,
             its change of the base is scaled down to match (palm.policies.strength). 0: none. Not for models split over
             processes, nor for candidates that the reference did not sample.
+        stop_within: share of the planned gain that a member may lack, on prompts that it is not trained on, for its training to
+            stop before its last step (palm.policies.stopping); 0: it takes all its steps. Not for online objectives, nor for
+            models split over processes.
+        stop_every: steps between looks.
+        stop_prompts: prompts kept back to look at, of all members.
         max_new_tokens: longest text that a member writes, for that or online: what candidates were sampled with; their longest
             by default.
         max_length: longest prompt and response in tokens.
@@ -61,6 +66,9 @@ class TrainingOptions:
     pairs_per_prompt: int = 16
     shared_steps: int = 0
     match_kl: int = 0
+    stop_within: float = 0.0
+    stop_every: int = 50
+    stop_prompts: int = 16
     max_new_tokens: int | None = None
     max_length: int = 1024
     lora: Mapping[str, Any] = field(default_factory=dict)
@@ -98,12 +106,17 @@ class TrainingOptions:
             close = get_close_matches(str(self.objective), OBJECTIVES, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {self.objective!r}{hint}")
-        for name, least in (("group", 2), ("pairs_per_prompt", 1), ("shared_steps", 0), ("match_kl", 0), ("max_length", 2)):
+        least_of = {"group": 2, "pairs_per_prompt": 1, "shared_steps": 0, "match_kl": 0, "max_length": 2, "stop_every": 1}
+        for name, least in {**least_of, "stop_prompts": 2}.items():
             value = getattr(self, name)
             if not value >= least:
                 raise ValueError(f"{name}: expected at least {least}, got {value}")
         if not 0 <= self.listwise <= 1:
             raise ValueError(f"listwise: expected a number from 0 to 1, got {self.listwise}")
+        if not 0 <= self.stop_within < 1:
+            raise ValueError(f"stop_within: expected a share from 0 to below 1, got {self.stop_within}")
+        if self.stop_within and self.objective in ONLINE:
+            raise ValueError(f"stop_within: expected 0 with objective {self.objective}, got {self.stop_within}")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: expected at least 1 or None, got {self.max_new_tokens}")
         check_options("DPOConfig", self.dpo, where="dpo")

@@ -7,7 +7,7 @@ every member goes on from.
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from palm.policies.adapters import check_adapter, is_complete, load_into, publis
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.objectives import Basis, Material, objective
 from palm.policies.options import ONLINE, TrainingOptions
+from palm.policies.stopping import Watch, keep_back, watching
 from palm.policies.strength import match_divergence, planned_divergence
 from palm.progress import Track, silent
 from palm.ranks import barrier, rank, shards_models
@@ -80,7 +81,8 @@ def train_members(
             shared then.
 
     Returns:
-        for each member's id that was to be trained: steps, and the training loss at every logged step.
+        for each member's id that was to be trained: steps, the training loss at every logged step, and what was seen where it was
+        looked at.
 
     Raises:
         ValueError: an option is out of range, or there is nothing to learn from.
@@ -93,7 +95,14 @@ def train_members(
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     if options.objective in ONLINE:
         _check_online(options, candidates, basis)
-    material = Material(candidates, rewards, kl, options, seed, basis)
+    kept_back = None
+    if options.stop_within:
+        if shards_models():
+            raise ValueError("stop_within: expected 0, since FSDP or ZeRO-3 leaves no whole model to look at")
+        own, back = keep_back(len(candidates.prompts), options.stop_prompts, seed=seed)
+        kept_back = candidates.select(back), rewards.select(back)
+        candidates, rewards = candidates.select(own), rewards.select(own)
+    material = Material(candidates, rewards, kl, options, seed, basis, kept_back)
     trained = 0
 
     def train(member: Member, target: Path, material: Material, start: Path | None) -> dict[str, Any]:
@@ -118,7 +127,7 @@ def train_members(
         start = folder / _SHARED
         _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         first = replace(options.with_steps(options.shared_steps), match_kl=0)
-        train(centre, start, replace(material, options=first), None)
+        train(centre, start, replace(material, options=first, kept_back=None), None)
     wanted = [member for member in members if only is None or member.id in only]
     return {member.id: train(member, folder / member.id, material, start) for member in wanted}
 
@@ -187,8 +196,11 @@ def _train(
         try:
             if start is not None:
                 load_into(trainer.model, start)
-            train_to_end(trainer, work)
+            watch = None if material.kept_back is None else Watch.of(material, member.weight)
+            train_to_end(trainer, work, None if watch is None else watching(trainer, watch, language_model.tokenizer))
             told: dict[str, Any] = {"strength": 1.0}
+            if watch is not None:
+                told["looks"] = [asdict(look) for look in watch.looks]
             if options.match_kl and rank() == 0:
                 base.generation_config = generation
                 planned = planned_divergence(material.rewards, member.weight, material.kl)
