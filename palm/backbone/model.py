@@ -13,6 +13,7 @@ from palm.backbone.heads import HeadModule
 from palm.features.encode import Encoder
 from palm.features.pooling import pool
 from palm.lm.load import pick_device
+from palm.lm.training import check_alpha
 
 
 class RewardBackbone(torch.nn.Module):
@@ -98,6 +99,10 @@ def lora_config(options: Mapping[str, Any]) -> Any:
             raise ValueError(f"lora.{name}: peft.LoraConfig has no such option{hint}")
         if name in ("task_type", "inference_mode"):
             raise ValueError(f"lora.{name}: palm sets this itself; leave it out")
+    rank = options.get("r", 16)
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"lora.r: expected a whole number of at least 1, got {rank!r}")
+    check_alpha(options)
     return LoraConfig(**{"r": 16, "lora_alpha": 32, "target_modules": "all-linear", **options})
 
 

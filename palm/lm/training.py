@@ -45,6 +45,17 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
     _check_report_to(options.get("report_to"), where)
 
 
+def check_alpha(options: Mapping[str, Any]) -> None:
+    """See that `lora_alpha` is a positive number, if it is among fields of PEFT's LoraConfig, which takes anything.
+
+    Raises:
+        ValueError: it is not.
+    """
+    alpha = options.get("lora_alpha", 1)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+        raise ValueError(f"lora.lora_alpha: expected a positive number, got {alpha!r}")
+
+
 def _check_report_to(wanted: Any, where: str) -> None:
     """See that what progress is to be reported to is installed: transformers finds out when it begins to train."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations

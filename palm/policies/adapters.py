@@ -12,6 +12,7 @@ import numpy as np
 from palm.arrays import read_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.lm.load import LanguageModel
+from palm.lm.training import check_alpha
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -70,6 +71,7 @@ def lora_config(options: Mapping[str, Any]) -> Any:
     rank = options.get("r", 8)
     if rank not in RANKS:
         raise ValueError(f"lora.r: expected one of {', '.join(map(str, RANKS))} (what vLLM serves), got {rank!r}")
+    check_alpha(options)
     return LoraConfig(
         **{"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "lora_dropout": 0.0, **options, "task_type": "CAUSAL_LM"}
     )

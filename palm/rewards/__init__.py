@@ -5,7 +5,7 @@ from pathlib import Path
 from palm.artifacts import ArtifactError, read_json
 from palm.hub import locate
 from palm.rewards.attributes import attribute_rewards
-from palm.rewards.base import GEOMETRIES, RECORD, Calibration, Estimator, RewardModel
+from palm.rewards.base import RECORD, Calibration, Estimator, RewardModel
 from palm.rewards.bradley_terry import BradleyTerry
 from palm.rewards.functions import Given, score_texts
 from palm.rewards.linear import LinearModel
@@ -18,7 +18,7 @@ from palm.rewards.questions import Question, next_question
 from palm.rewards.reference import Reference, ReferenceModel
 from palm.rewards.simplex_users import Population
 from palm.rewards.tensor import RewardTensor, reward_tensor
-from palm.rewards.users import UserWeights
+from palm.rewards.users import GEOMETRIES, UserWeights
 from palm.rewards.vpl import VPL
 from palm.rewards.vpl_model import VPLModel
 from palm.rewards.vrf import VRF

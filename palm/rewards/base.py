@@ -20,7 +20,6 @@ from palm.features.store import FeatureArray
 from palm.hub import HubObject
 from palm.rewards.users import UserWeights, check_distinct
 
-GEOMETRIES = ("simplex", "linear", "latent", "none")
 RECORD = "reward.json"
 ARRAYS = "reward.safetensors"
 
@@ -134,10 +133,14 @@ class RewardModel(HubObject):
 
     def _write_parts(self, folder: Path, *, arrays: dict[str, np.ndarray], record: dict[str, Any], **users: UserWeights) -> None:
         """Write a model's arrays, its JSON record beside what every model has, and user weights, each under its name."""
+        shapes = {name: list(array.shape) for name, array in arrays.items()}
         write_arrays(folder / ARRAYS, arrays)
         for name, weights in users.items():
             weights.save(folder, name)
-        write_json(folder / RECORD, {"format": "palm.RewardModel/1", "geometry": self.geometry, "method": self.method, **record})
+        write_json(
+            folder / RECORD,
+            {"format": "palm.RewardModel/1", "geometry": self.geometry, "method": self.method, "shapes": shapes, **record},
+        )
 
     @classmethod
     def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
@@ -148,10 +151,25 @@ class RewardModel(HubObject):
     def _read(cls, folder: Path) -> Self:
         record = read_record(folder, cls.geometry)
         arrays = read_arrays(folder / ARRAYS)
+        _check_arrays(folder / ARRAYS, arrays, record.get("shapes"))
         try:
             return cls._assemble(folder, record, arrays)
         except (KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{folder / RECORD}: not a complete reward model: {error!r}") from error
+
+
+def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray], shapes: Any) -> None:
+    """See that a saved model's arrays hold numbers, in the shapes that they were saved in (older models do not say which).
+
+    Raises:
+        ArtifactError: one does not; the message names it.
+    """
+    for name, array in arrays.items():
+        if np.isnan(array).any():
+            raise ArtifactError(f"{path}: {name}: expected numbers, got NaN at {tuple(map(int, np.argwhere(np.isnan(array))[0]))}")
+        wanted = shapes.get(name) if isinstance(shapes, dict) else None
+        if wanted is not None and list(array.shape) != wanted:
+            raise ArtifactError(f"{path}: {name}: expected the shape {wanted}, got {list(array.shape)}")
 
 
 def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
@@ -162,12 +180,25 @@ def as_array(features: FeatureArray | np.ndarray, width: int) -> FeatureArray:
     return array
 
 
+def pair_items(pairs: PairFeatures, width: int, name: str = "features") -> FeatureArray:
+    """Features of the texts that pairs are of, checked for the model's width.
+
+    Raises:
+        ValueError: these are no pairs, or their features have another width.
+    """
+    if not isinstance(pairs, PairFeatures):
+        raise ValueError(f"{name}: expected PairFeatures, got {type(pairs).__name__}")
+    return as_array(pairs.items, width)
+
+
 def check_users(users: UserWeights, geometry: str, bases: int) -> None:
     """See that users' weights are such as a model's `infer` gives; those of another model of the same kind and size pass.
 
     Raises:
         ValueError: their geometry or their number of bases is another.
     """
+    if not isinstance(users, UserWeights):
+        raise ValueError(f"users: expected UserWeights, as this model's infer gives them, got {type(users).__name__}")
     if (users.geometry, users.mean.shape[1]) != (geometry, bases):
         raise ValueError(
             f"users: expected weights of geometry {geometry!r} over {bases} bases, as this model's infer gives them, "
@@ -186,8 +217,10 @@ def place_users(context: PairFeatures, ids: np.ndarray | None) -> tuple[np.ndarr
         wanted: (U,) ids; rows: (n,) the pairs that belong to one of them; code: (n,) the position among `wanted` of each.
 
     Raises:
-        ValueError: a user is asked for twice, or `ids` is not a list or array of ids.
+        ValueError: these are no pairs, a user is asked for twice, or `ids` is not a list or array of ids.
     """
+    if not isinstance(context, PairFeatures):
+        raise ValueError(f"context: expected PairFeatures, got {type(context).__name__}")
     wanted = context.ids if ids is None else as_ids(ids, name="ids")
     check_distinct(wanted)
     if len(wanted) == 0 or len(context) == 0:

@@ -45,7 +45,7 @@ class BradleyTerry:
         Raises:
             ValueError: there are no pairs.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         data = Standardised.of(features)
         with one_scipy_thread():
             penalty, losses = (self.penalty, {}) if self.penalty is not None else choose_penalty(split_folds(data, seed=seed))

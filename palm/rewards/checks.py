@@ -72,14 +72,29 @@ def check_penalties(options: object, name: str) -> None:
         raise ValueError(f"{name}: expected positive numbers, one at least, got {values!r}")
 
 
-def check_pairs(features: PairFeatures) -> None:
-    """Refuse a fit on no pairs.
+def check_pairs(features: PairFeatures, seed: int) -> None:
+    """Refuse a fit on no pairs, on something else, or with a seed that is none.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are none, or the seed is not a whole number of at least 0.
     """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
+    if not isinstance(features, PairFeatures):
+        raise ValueError(f"features: expected PairFeatures, got {type(features).__name__}")
     if len(features) == 0:
         raise ValueError("features: expected at least one pair, got none")
+
+
+def as_switch(value: object) -> bool:
+    """True or False as it is.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"expected True or False, got {value!r}")
+    return value
 
 
 def positive(value: object) -> float:

@@ -123,7 +123,7 @@ class Given:
         Raises:
             ValueError: there are no pairs, or `names` has another length than there are rewards.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         bases = features.width
         names = self.names or tuple(f"basis-{k}" for k in range(bases))
         if len(names) != bases:

@@ -15,6 +15,8 @@ from palm.rewards.compact import Compact
 from palm.rewards.span import Span
 
 _INSIDE = 6  # steps within a span before its gradient outside is looked at
+_CONSTANT = 1e-6  # deviation of a column, relative to its mean or to the usual deviation, that is rounding
+_NOTHING = 1e-30  # deviation whose inverse float32 does not hold, nearly
 _MISSED = 1e3  # times the tolerance of a step: the share of the value that a span may miss
 
 
@@ -98,7 +100,8 @@ def column_scales(pairs: PairFeatures) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(deviation).all():
         pairs.items.project(np.ones((pairs.width, 1)))  # says which row
         raise ValueError("features: expected finite numbers, some text has others")
-    floor = 1e-6 * deviation.max(initial=0.0)
+    usual = np.quantile(deviation, 0.9, method="lower") if len(deviation) else 0.0  # not the largest: one column decides over none
+    floor = np.maximum(_CONSTANT * np.maximum(np.abs(mean), usual), _NOTHING)
     return mean, np.where(deviation > floor, deviation, np.inf)
 
 

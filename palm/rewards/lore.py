@@ -95,7 +95,7 @@ class LoRe:
         Raises:
             ValueError: there are no pairs.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         data = Standardised.of(features)
         if self.preset != "convex":
             return self._fit_published(data, seed)

@@ -80,7 +80,7 @@ class PAL:
         Raises:
             ValueError: there are no pairs, or a feature is not finite.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "PAL")):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, check_bases, check_users, part_of, place_users
+from palm.rewards.base import RewardModel, check_bases, check_users, pair_items, part_of, place_users
 from palm.rewards.checks import positive
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
@@ -63,12 +63,12 @@ class PALModel(RewardModel):
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
         check_users(users, self.geometry, len(self.population.mean))
-        as_array(features.items, len(self.centre))
+        pair_items(features, len(self.centre))
         return self._margins(features, np.arange(len(features)), users.mean[users.rows(features.user)])[0]
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Posterior weights from pairs, all users at once; users without pairs get the population's."""
-        as_array(context.items, len(self.centre))
+        pair_items(context, len(self.centre), "context")
         wanted, rows, code = place_users(context, ids)
         bases, precision = len(self.population.mean), np.linalg.inv(self.population.covariance)
         spread = np.sqrt(np.diag(self.population.covariance))

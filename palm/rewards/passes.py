@@ -1,4 +1,4 @@
-"""Mini-batch passes over wide features: near a maximum of the likelihood after a few readings of them.
+"""Mini-batch passes over wide features: most of the way to a maximum of the likelihood in a few readings of them.
 
 Where penalties are weak and every pair has texts of its own, bases go on growing until the pairs are known by heart, and L-BFGS
 reads all features hundreds of times on the way. Adam on mini-batches (D. P. Kingma, J. Ba, "Adam: a method for stochastic

@@ -8,7 +8,7 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, RewardModel, as_array
+from palm.rewards.base import Calibration, RewardModel, as_array, pair_items
 from palm.rewards.users import UserWeights
 
 
@@ -35,7 +35,7 @@ class PopulationModel(RewardModel):
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward in logits, the same for every user; `users` are not looked at."""
-        return features.difference(as_array(features.items, len(self.direction)).project(self.direction[:, None]))[:, 0]
+        return features.difference(pair_items(features, len(self.direction)).project(self.direction[:, None]))[:, 0]
 
     def _write(self, folder: Path) -> None:
         arrays = {"direction": self.direction, **self.calibration.arrays()}

@@ -76,7 +76,7 @@ class PReF:
         Raises:
             ValueError: there are no pairs.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         data = Standardised.of(features)
         with one_scipy_thread():
             penalty = self.penalty

@@ -11,6 +11,8 @@ from palm.artifacts import ArtifactError, read_json, write_json
 from palm.data.ids import as_ids
 from palm.simplex import check_weights
 
+GEOMETRIES = ("simplex", "linear", "latent", "none")
+
 
 @dataclass(frozen=True)
 class UserWeights:
@@ -34,6 +36,8 @@ class UserWeights:
         Raises:
             ValueError: shapes disagree, a weight is off the simplex or not finite, or an id is repeated.
         """
+        if self.geometry not in GEOMETRIES:
+            raise ValueError(f"geometry: expected one of {', '.join(GEOMETRIES)}, got {self.geometry!r}")
         ids = as_ids(self.ids, name="ids")
         mean = np.asarray(self.mean, dtype=np.float64)
         if len(ids) and self.geometry == "simplex":

@@ -73,7 +73,7 @@ class VPL:
         Raises:
             ValueError: there are no pairs, or a feature is not finite.
         """
-        check_pairs(features)
+        check_pairs(features, seed)
         pairs = in_order(features)
         standard = standardisation(pairs)
         with isolated_rng(derive_seed(seed, "VPL")):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from palm.features.pairs import PairFeatures
-from palm.rewards.base import RewardModel, as_array, check_users, place_users
+from palm.rewards.base import RewardModel, check_users, pair_items, place_users
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -51,7 +51,7 @@ class VPLModel(RewardModel):
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
         check_users(users, self.geometry, self.population.mean.shape[1])
-        as_array(features.items, len(self.centre))
+        pair_items(features, len(self.centre))
         own, result = users.mean[users.rows(features.user)].astype(np.float32), np.empty(len(features))
         for start in range(0, len(features), _PAIRS):
             part = slice(start, start + _PAIRS)
@@ -88,7 +88,7 @@ class VPLModel(RewardModel):
             wanted: (U,) ids; known: (U,) bool, False for users without pairs that tell anything; mean, variance: (known users,
             latent).
         """
-        as_array(context.items, len(self.centre))
+        pair_items(context, len(self.centre), "context")
         wanted, rows, code = place_users(context, ids)
         order = np.argsort(code, kind="stable")
         rows, code = rows[order], code[order]

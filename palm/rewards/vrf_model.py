@@ -9,7 +9,8 @@ from scipy.special import softmax
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, as_array, place_users
+from palm.rewards.base import Calibration, pair_items, part_of, place_users
+from palm.rewards.checks import as_switch, positive
 from palm.rewards.episodes import read_pairs
 from palm.rewards.networks import Network
 from palm.rewards.users import UserWeights
@@ -92,7 +93,7 @@ class VRFModel(WeightedModel):
             wanted: (U,) ids; known: (U,) bool, False for users without pairs that tell anything, as a pair of equal features does
             not; mean, variance: (known users, D).
         """
-        as_array(context.items, len(self.centre))
+        pair_items(context, len(self.centre), "context")
         wanted, rows, code = place_users(context, ids)
         order = np.argsort(code, kind="stable")
         rows, code = rows[order], code[order]
@@ -137,6 +138,8 @@ class VRFModel(WeightedModel):
 
     @classmethod
     def _assemble(cls, folder: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        part_of(record["details"], "temperature", positive)
+        part_of(record["details"], "product", as_switch)
         return cls(
             method=record["method"],
             rewards=Network.from_arrays(arrays, "rewards", 0.0),

@@ -9,8 +9,8 @@ import numpy as np
 
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray
-from palm.rewards.base import Calibration, RewardModel, as_array, check_bases, check_users, part_of, place_users
-from palm.rewards.checks import positive
+from palm.rewards.base import Calibration, RewardModel, as_array, check_bases, check_users, pair_items, part_of, place_users
+from palm.rewards.checks import as_switch, positive
 from palm.rewards.mixture import Mixture, infer_users, prior_from, prior_record
 from palm.rewards.simplex_users import Population, covariance_around, likeliest
 from palm.rewards.users import UserWeights
@@ -58,7 +58,7 @@ class WeightedModel(RewardModel, ABC):
 
     def pair_scores(self, features: PairFeatures) -> np.ndarray:
         """(n, K) chosen minus rejected basis rewards, not clipped, in logits per unit of weight."""
-        return features.difference(self.raw(as_array(features.items, self.width)))
+        return features.difference(self.raw(pair_items(features, self.width)))
 
     def margin(self, features: PairFeatures, users: UserWeights) -> np.ndarray:
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
@@ -149,5 +149,5 @@ class SimplexModel(WeightedModel):
             seen=UserWeights.load(folder, "users"),
             names=tuple(record["names"]),
             details=record["details"],
-            shrinks=record.get("shrinks", True),
+            shrinks=part_of({"shrinks": record.get("shrinks", True)}, "shrinks", as_switch),
         )

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from quick_methods import estimator
 
+from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError
 from palm.features.pairs import PairFeatures
 from palm.rewards import METHODS, RewardModel, load_reward_model
-from palm.rewards.base import GEOMETRIES
 from palm.rewards.questions import ABLE, ask, next_question
-from palm.rewards.users import UserWeights
+from palm.rewards.users import GEOMETRIES, UserWeights
 
 LEARNING = sorted(set(METHODS) - {"Reference"})  # Reference fits nothing and looks at no features
 AMORTISED = {"VPL", "VRF"}  # read a user by a learned encoder, which nothing obliges to move towards a pair
@@ -317,6 +317,47 @@ def test_questions_are_asked_of_models_that_can_weigh_them_and_others_are_named(
 def test_hyper_parameters_out_of_range_are_refused_before_there_is_data(name, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected "):
         METHODS[name](**options)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"Reference", "Given"}))
+def test_damaged_numbers_are_named_when_a_model_is_loaded(method, fitted, tmp_path):
+    fitted(method).save_pretrained(tmp_path)
+    path = tmp_path / "reward.safetensors"
+    whole = read_arrays(path)
+    for name, array in whole.items():
+        spoilt = array.copy()
+        spoilt.flat[-1] = np.nan
+        write_arrays(path, {**whole, name: spoilt})
+        with pytest.raises(ArtifactError, match=rf"reward.safetensors: {name}: expected numbers, got NaN at \("):
+            load_reward_model(tmp_path)
+        write_arrays(path, {**whole, name: array[:-1]})
+        with pytest.raises(ArtifactError, match=rf"reward.safetensors: {name}: expected the shape \[{len(array)}[,\]]"):
+            load_reward_model(tmp_path)
+    write_arrays(path, whole)
+    record = json.loads((tmp_path / "reward.json").read_text())
+    (tmp_path / "reward.json").write_text(json.dumps({key: value for key, value in record.items() if key != "shapes"}))
+    assert load_reward_model(tmp_path).method == fitted(method).method  # saved by an older version
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_what_is_not_pairs_users_or_a_seed_is_named(method, fitted, small):
+    if method != "Reference":
+        with pytest.raises(ValueError, match="features: expected PairFeatures, got ndarray"):
+            estimator(method).fit(np.zeros((3, 2)))
+        for seed in (-1, "x", 1.5, True):
+            with pytest.raises(ValueError, match="seed: expected a whole number of at least 0, got "):
+                estimator(method).fit(small.seen, seed=seed)
+    model = fitted(method)
+    if model.geometry != "none":
+        with pytest.raises(ValueError, match="context: expected PairFeatures, got ndarray"):
+            model.infer(np.zeros((3, 2)))
+        with pytest.raises(ValueError, match="users: expected UserWeights, as this model's infer gives them, got NoneType"):
+            model.margin(small.seen, None)
+
+
+def test_users_of_no_geometry_are_refused():
+    with pytest.raises(ValueError, match="geometry: expected one of simplex, linear, latent, none, got 'flat'"):
+        UserWeights(np.array(["a"]), np.ones((1, 1)), np.zeros((1, 1, 1)), "flat")
 
 
 def test_whole_numbers_may_be_numpys_and_the_model_can_be_saved(small, tmp_path):

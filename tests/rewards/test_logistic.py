@@ -19,11 +19,30 @@ def test_columns_are_read_with_unit_variance(small, data):
 
 
 def test_constant_columns_are_taken_out():
-    items = np.column_stack([np.arange(6.0), np.full(6, 4.0), 1e-9 * np.arange(6)])
+    items = np.column_stack([np.arange(6.0), np.full(6, 4.0), 4e3 + 1e-3 * np.arange(6), 1e-9 * np.arange(6), np.arange(6.0) ** 2])
     pairs = PairFeatures.from_items(["a"] * 3, items, np.array([0, 1, 2]), np.array([3, 4, 5]))
     data = Standardised.of(pairs)
-    assert np.isinf(data.scale).tolist() == [False, True, True]
-    np.testing.assert_allclose(data.scores(np.ones((3, 1)))[:, 0], -3 / np.arange(6).std(), rtol=1e-5)
+    assert np.isinf(data.scale).tolist() == [False, True, True, True, False]
+    first = np.eye(5)[:, :1]
+    np.testing.assert_allclose(data.scores(first)[:, 0], -3 / np.arange(6).std(), rtol=1e-5)
+    np.testing.assert_array_equal(data.scores(np.eye(5)[:, 1:4]), 0)
+
+
+def test_one_outlier_takes_no_other_column_out():
+    """A column is constant beside its own mean or what is usual, not beside the largest one."""
+    rng = np.random.default_rng(4)
+    items = rng.normal(size=(50, 4)) * [1.0, 1.0, 1.0, 1e-3] + [0.0, 0.0, 1e5, 7.0]
+    items[3, 0], items[:, 2] = 1e20, 1e5
+    data = Standardised.of(PairFeatures.from_items(["a"] * 25, items, np.arange(25), np.arange(25, 50)))
+    assert np.isinf(data.scale).tolist() == [False, False, True, False]
+    assert np.isfinite(data.scores(np.ones((4, 1)))).all()
+
+
+def test_features_too_small_to_divide_by_are_constant():
+    items = np.random.default_rng(5).normal(size=(50, 2)) * 1e-39
+    data = Standardised.of(PairFeatures.from_items(["a"] * 25, items, np.arange(25), np.arange(25, 50)))
+    assert np.isinf(data.scale).all()
+    np.testing.assert_array_equal(data.scores(np.ones((2, 1))), 0)
 
 
 def test_the_gradient_is_the_transpose_of_the_scores(data):

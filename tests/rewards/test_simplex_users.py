@@ -3,7 +3,14 @@ import pytest
 from scipy.optimize import minimize
 
 import palm.rewards.newton as module
-from palm.rewards.simplex_users import Population, infer_weights, learn_population, population_from, population_record
+from palm.rewards.simplex_users import (
+    Population,
+    infer_weights,
+    learn_population,
+    population_from,
+    population_of,
+    population_record,
+)
 from palm.simplex import tangent_basis
 
 
@@ -219,6 +226,19 @@ def test_a_learned_population_serves_users_of_few_pairs_better_than_a_flat_one(c
 
     assert loss(weights) < loss(learned) < loss(flat) - 0.01
     assert np.abs(learned - weights).mean() < 0.7 * np.abs(flat - weights).mean()
+
+
+def test_weights_without_a_prior_are_a_population_with_one_uniform_user_more():
+    """population_of: mean and covariance of the users' weights and of the uniform distribution on the simplex, of weight one."""
+    rng = np.random.default_rng(6)
+    weights = rng.dirichlet([5.0, 2.0, 1.0], size=7)
+    drawn = rng.dirichlet(np.ones(3), size=400_000)
+    share = np.concatenate([np.full(7, 1 / 8), np.full(len(drawn), 1 / 8 / len(drawn))])
+    everyone = np.concatenate([weights, drawn])
+    mean = share @ everyone
+    population = population_of(weights)
+    np.testing.assert_allclose(population.mean, mean, atol=1e-3)
+    np.testing.assert_allclose(population.covariance, (everyone - mean).T * share @ (everyone - mean), atol=1e-3)
 
 
 def test_a_population_can_be_written_down():
