@@ -30,9 +30,14 @@ class Claim:
         return np.vstack([self.value - self.cost[:, None], self.reference[None, :]])
 
     @property
+    def scale(self) -> float:
+        """The largest utility."""
+        return max(float(np.abs(self.folded).max()), 1e-300)
+
+    @property
     def close(self) -> float:
         """How far two numbers that should be equal may be apart: 1e-9 of the largest utility."""
-        return _CLOSE * max(float(np.abs(self.folded).max()), 1e-300)
+        return _CLOSE * self.scale
 
     def served(self, weights: np.ndarray) -> np.ndarray:
         """(M,) utility of the best member at (M, K) weights."""

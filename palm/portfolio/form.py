@@ -4,6 +4,7 @@ Everything later computes with these numbers, and an argument from weights holds
 much as it likes off it, so that off it any number of weights are "incompatible".
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def form_lines(claim: Claim) -> list[Line]:
     ]
     if claim.certificate is not None:
         try:
-            lines += _certificate_lines(claim.certificate, bases)
+            lines += _weight_lines(claim.certificate, bases) + _number_lines(claim.certificate)
         except (KeyError, TypeError, ValueError) as error:
             lines.append(Line(FAILS, f"the certificate is complete: {error!r}"))
     return lines
@@ -40,8 +41,8 @@ def on_simplex(weights: np.ndarray, tolerance: float = _ROUNDING) -> bool:
     return bool(np.isfinite(weights).all() and (summed < tolerance).all() and (weights > -tolerance).all())
 
 
-def _certificate_lines(certificate: dict[str, Any], bases: int) -> list[Line]:
-    """Its weights, in `worst_weight` and what else there is."""
+def _weight_lines(certificate: dict[str, Any], bases: int) -> list[Line]:
+    """The certificate's weights, in `worst_weight` and what else there is."""
     lines = []
     names = ["worst_weight", "worst_weight_delta", "worst_weight_captured"]
     for name in [*names, "worst_weight_captured_given_delta"]:
@@ -55,6 +56,40 @@ def _certificate_lines(certificate: dict[str, Any], bases: int) -> list[Line]:
         found = _found(not off, rows[off[0]]) if off else ""
         lines.append(told(not off, f"{len(rows) - len(off)} of {len(rows)} weights in {name} are on the simplex{found}"))
     return lines
+
+
+def _number_lines(certificate: dict[str, Any]) -> list[Line]:
+    """The certificate's numbers. Epsilon may be null, for a gap without bound; no other comparison sees NaN."""
+    lines = []
+    for name in ("epsilon", "delta", "given_epsilon", "given_delta"):
+        number = certificate[name]
+        fine = (name == "epsilon" and number is None) or in_range(number, 0, math.inf)
+        lines.append(told(fine, f"{name} is {number!r:.40}: a finite number that is not negative{_or_none(name)}"))
+    for name in ("captured_gain", "captured_gain_given_delta"):
+        if name in certificate:
+            fine = in_range(certificate[name], 0, 1)
+            lines.append(told(fine, f"{name} is {certificate[name]!r:.40}: from 0 to 1"))
+    for name, least in (("size_at_least", 0), ("captured_size_at_least", 0), ("corners", 1)):
+        if name != "captured_size_at_least" or name in certificate:
+            fine = is_whole(certificate[name], least)
+            lines.append(told(fine, f"{name} is {certificate[name]!r:.40}: a whole number, at least {least}"))
+    return lines
+
+
+def in_range(number: Any, low: float, high: float) -> bool:
+    """Whether something is a finite number in a range, up to rounding."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return False
+    return math.isfinite(number) and low - _ROUNDING <= number <= high + _ROUNDING
+
+
+def is_whole(number: Any, least: int) -> bool:
+    """Whether something is a whole number, at least so large."""
+    return isinstance(number, int) and not isinstance(number, bool) and number >= least
+
+
+def _or_none(name: str) -> str:
+    return ", or null for no bound" if name == "epsilon" else ""
 
 
 def _found(fine: bool, weight: np.ndarray) -> str:

@@ -44,3 +44,32 @@ def test_rounding_is_allowed_and_no_more():
     assert not on_simplex(weights * (1 + 1e-7))
     assert not on_simplex(np.array([[1 + 1e-7, -1e-7, 0]]))
     assert on_simplex(np.zeros((0, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("epsilon", np.nan),
+        ("epsilon", -1),
+        ("epsilon", True),
+        ("delta", None),
+        ("delta", np.inf),
+        ("given_epsilon", np.inf),
+        ("given_delta", -0.05),
+        ("captured_gain", 1.1),
+        ("captured_gain_given_delta", np.nan),
+        ("size_at_least", 1.5),
+        ("captured_size_at_least", -1),
+        ("corners", 0),
+    ],
+)
+def test_every_number_must_be_one_of_its_kind(tampered, name, number):
+    for few in tampered(as_weight(name, number)):
+        assert len(few) == 1
+        assert few[0].startswith(f"{name} is {number}: ")
+
+
+def test_a_certificate_that_is_none_is_told_apart_from_an_odd_one(tampered):
+    for odd in ([], "fine", {"worst_weight": [1, 0, 0]}):
+        for few in tampered(lambda record, odd=odd: record.__setitem__("certificate", odd)):
+            assert any("the certificate is complete: " in what for what in few)
