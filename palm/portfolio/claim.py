@@ -13,7 +13,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class Claim:
-    """A portfolio as its file has it: the arrays, and the certificate's record (None if there is none)."""
+    """A portfolio as its file has it: the arrays, and the records of certificate and confidence (None if there is none)."""
 
     weights: np.ndarray
     value: np.ndarray
@@ -23,6 +23,9 @@ class Claim:
     ids: list[str]
     origin: str
     certificate: dict[str, Any] | None
+    confidence: dict[str, Any] | None = None
+    format: Any = None
+    solves: Any = None
 
     @property
     def folded(self) -> np.ndarray:
@@ -67,6 +70,9 @@ def read_claim(path: Path) -> Claim:
             ids=[str(policy["id"]) for policy in policies],
             origin=str(record["origin"]),
             certificate=record["certificate"],
+            confidence=record.get("confidence"),
+            format=record.get("format"),
+            solves=record.get("solves"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a complete portfolio: {error!r}") from error

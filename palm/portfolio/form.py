@@ -12,6 +12,7 @@ import numpy as np
 from palm.portfolio.claim import Claim
 from palm.portfolio.verdict import FAILS, Line, told
 
+_FORMAT = "palm.Portfolio/1"
 _ROUNDING = 1e-9  # weights of the certificate are computed; those of the policies may be typed in
 _TYPED = 1e-6
 
@@ -22,6 +23,8 @@ def form_lines(claim: Claim) -> list[Line]:
     distinct = len(set(claim.ids)) == len(claim.ids)
     bases = len(claim.reference)
     lines = [
+        told(claim.format == _FORMAT, f"the format is {claim.format!r:.40}: {_FORMAT!r} is what can be checked"),
+        told(is_whole(claim.solves, 0), f"solves is {claim.solves!r:.40}: a whole number, at least 0"),
         told(finite, "all numbers are finite"),
         told(on_simplex(claim.weights, _TYPED), f"{len(claim.weights)} weights lie on the simplex of {bases} bases"),
         told(distinct, "ids are distinct"),

@@ -15,6 +15,7 @@ from palm.portfolio.claim import Claim, exceeded, lack, read_claim, read_rewards
 from palm.portfolio.contradictions import COMPLETE, own_lines
 from palm.portfolio.form import form_lines
 from palm.portfolio.recount import Recount, apart, ascend, cell_corners, random_weights
+from palm.portfolio.stated import recounted_lines, stated_form_lines, stated_lines
 from palm.portfolio.verdict import FAILS, HOLDS, OPEN, Line, sound, told
 
 _BUDGET = 2e9  # candidates x weights that the search for counterexamples looks at
@@ -23,7 +24,13 @@ __all__ = ["FAILS", "HOLDS", "OPEN", "Line", "sound", "verify"]
 
 
 def verify(
-    folder: str | Path, rewards: str | Path | None = None, *, weights: int = 100_000, starts: int = 100, seed: int = 0
+    folder: str | Path,
+    rewards: str | Path | None = None,
+    *,
+    held_out: str | Path | None = None,
+    weights: int = 100_000,
+    starts: int = 100,
+    seed: int = 0,
 ) -> list[Line]:
     """Check the portfolio in a folder.
 
@@ -31,6 +38,7 @@ def verify(
         folder: with portfolio.json.
         rewards: the reward tensor of the prompts that the certificate is for, as a run's stage score writes it: a safetensors file
             with `rewards` (P, N, K) and `mask` (P, N). None leaves what needs it open.
+        held_out: that of the prompts that confidence is stated from, on which nothing was chosen. None leaves that open.
         weights: how many random weights look for a counterexample; fewer if P N times as many is above 2e9.
         starts: of these, how many of the worst are climbed from.
         seed: of the random weights.
@@ -42,24 +50,41 @@ def verify(
         ValueError: a file is missing or is not what it should be; the message names it.
     """
     claim = read_claim(Path(folder) / "portfolio.json")
-    lines = form_lines(claim)
+    lines = form_lines(claim) + ([] if claim.confidence is None else stated_form_lines(claim.confidence))
     if not sound(lines):
         return lines
     lines += own_lines(claim)
     if not sound(lines[-1:]) and lines[-1].what.startswith(COMPLETE):
         return lines
+    lines += _counted_lines(claim, rewards, weights, starts, seed)
+    if claim.confidence is not None:
+        lines += stated_lines(claim.confidence) + _sampled_lines(claim, claim.confidence, held_out)
+    return lines
+
+
+def _counted_lines(claim: Claim, rewards: str | Path | None, weights: int, starts: int, seed: int) -> list[Line]:
+    """All that the certificate's own rewards are needed for."""
     if rewards is None:
         where = "SCORE/plan.safetensors of a run, say, with --rewards"
-        return [*lines, Line(OPEN, f"values, optima and cells were not counted again: that needs the rewards ({where})")]
+        return [Line(OPEN, f"values, optima and cells were not counted again: that needs the rewards ({where})")]
     if claim.kl <= 0:
-        return [*lines, Line(OPEN, f"kl is {claim.kl:g}: only KL-regularised optima on candidates can be counted again")]
+        return [Line(OPEN, f"kl is {claim.kl:g}: only KL-regularised optima on candidates can be counted again")]
     tensor, mask = read_rewards(Path(rewards), len(claim.reference))
     recount = Recount(tensor, claim.kl, mask)
-    lines += _value_lines(claim, recount)
+    lines = _value_lines(claim, recount)
     if claim.certificate is not None:
         lines += _gap_lines(claim, claim.certificate, recount, weights, starts, seed)
         lines += _size_lines(claim.certificate, recount)
     return lines
+
+
+def _sampled_lines(claim: Claim, confidence: dict[str, Any], held_out: str | Path | None) -> list[Line]:
+    """What the rewards of the prompts are needed for that confidence is stated from."""
+    if held_out is None or claim.kl <= 0:
+        why = f"kl is {claim.kl:g}" if held_out is not None else "that needs their rewards (SCORE/held_out.safetensors, --held-out)"
+        return [Line(OPEN, f"confidence: what {confidence['prompts']} prompts say of all was not counted again: {why}")]
+    tensor, mask = read_rewards(Path(held_out), len(claim.reference))
+    return recounted_lines(claim, confidence, Recount(tensor, claim.kl, mask), len(tensor))
 
 
 def _value_lines(claim: Claim, recount: Recount) -> list[Line]:

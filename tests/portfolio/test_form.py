@@ -73,3 +73,19 @@ def test_a_certificate_that_is_none_is_told_apart_from_an_odd_one(tampered):
     for odd in ([], "fine", {"worst_weight": [1, 0, 0]}):
         for few in tampered(lambda record, odd=odd: record.__setitem__("certificate", odd)):
             assert any("the certificate is complete: " in what for what in few)
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "message"),
+    [
+        ("format", "palm.Portfolio/99", "the format is 'palm.Portfolio/99'"),
+        ("format", None, "the format is None"),
+        ("solves", -5, "solves is -5: a whole number, at least 0"),
+        ("solves", 2.5, "solves is 2.5: a whole number, at least 0"),
+        ("solves", "many", "solves is 'many': a whole number, at least 0"),
+    ],
+)
+def test_format_and_solves_are_checked(tampered, name, found, message):
+    for few in tampered(lambda record: record.__setitem__(name, found)):
+        assert len(few) == 1
+        assert few[0].startswith(message)
