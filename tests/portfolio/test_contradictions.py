@@ -36,6 +36,15 @@ def test_a_portfolio_is_its_own_counterexample_to_a_bound_above_its_size(tampere
         assert any(message in what for what in few), few
 
 
+def test_measured_values_may_exceed_the_optimum_that_bounds_are_of(tampered, tmp_path, run):
+    tampered(lambda record: (more_witnesses(record), record.__setitem__("origin", "measured")))
+    lines = run(tmp_path, rewards=False)
+    assert any(
+        "must exceed the optimum on candidates, or the bound is wrong" in line.what for line in lines if line.verdict == OPEN
+    )
+    assert sound(lines)
+
+
 def perfect(record):
     """Nothing of what the file says of itself contradicts a portfolio without any gap, but that OPT is smooth."""
     record["certificate"].update(epsilon=0.0, delta=0.0, captured_gain=1.0, captured_gain_given_delta=1.0)
