@@ -72,6 +72,10 @@ def plan_scores(config: ConfigArgument, settings: SettingsArgument = None) -> No
     planned = run_score_plan(wanted, track=bars)
     typer.echo(f"{len(planned)} policies: {Path(wanted.output) / 'plan'}")
     typer.echo(f"report: {Path(wanted.output) / 'report.md'}")
+    if planned.confidence is None or planned.confidence.caution:
+        typer.echo(
+            "over all prompts: " + (planned.confidence.caution if planned.confidence else "nothing is said from a single one")
+        )
 
 
 def diff(

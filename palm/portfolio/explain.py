@@ -96,7 +96,11 @@ def _confidence_lines(found: Confidence) -> list[str]:
         f"for every weight, over all prompts drawn like {found.prompts} on which nothing was chosen, each with {level} confidence:",
         row("by resampling", found.bootstrap),
     ]
-    return lines if found.bernstein is None else [*lines, row("whatever their distribution", found.bernstein)]
+    if found.bernstein is not None:
+        # Of few prompts the bound that holds for sure comes first, unless it says nothing.
+        first = bool(found.caution) and found.stands
+        lines.insert(1 if first else 2, row("whatever their distribution", found.bernstein))
+    return [*lines, f"  {found.caution}"] if found.caution else lines
 
 
 def _curve_lines(curve: list[dict[str, Any]], size: int) -> list[str]:

@@ -93,6 +93,22 @@ def test_confidence_is_told(random_tensor):
     assert not any("whatever" in line for line in bare)
 
 
+def test_few_prompts_are_told_and_the_bound_that_holds_anyway_comes_first(random_tensor):
+    planned = plan_portfolio(GibbsOracle(random_tensor(0, 2), 0.1), epsilon=0.05)
+
+    def told(prompts, **bernstein):
+        rewards = random_tensor(1, 2, prompts=prompts)
+        found = confidence(planned, optimal_on(planned.weights, rewards, np.ones(rewards.shape[:2], dtype=bool), 0.1), draws=20)
+        lines = show(replace(planned, confidence=replace(found, bernstein=replace(found.bernstein, **bernstein))))
+        start = next(place for place, line in enumerate(lines) if "over all prompts drawn like" in line)
+        return [line.strip().partition(":")[0] for line in lines[start + 1 :]]
+
+    resampled, anyway, nominal = "by resampling", "whatever their distribution", "95 % is nominal"
+    assert told(30, epsilon=0.4) == [anyway, resampled, nominal]
+    assert told(30, epsilon=np.inf, captured_gain=0.0) == [resampled, anyway, nominal]
+    assert told(120, epsilon=0.4) == [resampled, anyway]
+
+
 def test_a_change_of_what_is_stated_of_all_prompts_is_named(random_tensor):
     planned = plan_portfolio(GibbsOracle(random_tensor(0, 2), 0.1), epsilon=0.05)
     rewards = random_tensor(1, 2, prompts=30)
