@@ -252,6 +252,7 @@ def test_a_runs_plan_is_shown_verified_and_compared(palm: Any, tiny_run: Any) ->
         status, out, err = palm("verify", folder, "--weights", "2000")
         assert (status, err) == (0, ""), out
         assert out.splitlines()[-1].endswith(f"0 fail; rewards: {tiny_run.folder.resolve() / 'score' / f'{part}.safetensors'}")
+    assert "holds  confidence: the estimate of epsilon" in palm("verify", plan, "--weights", "2000")[1]
     status, out, _ = palm("diff", plan, measured)
     assert status == 0
     assert "origin: planned -> measured" in out
@@ -266,6 +267,9 @@ def test_a_tampered_portfolio_does_not_verify(palm: Any, tiny_run: Any, tmp_path
     status, out, _ = palm("verify", tmp_path, "--rewards", rewards, "--weights", "2000")
     assert status == 1
     assert "FAILS  epsilon" in out
+    assert "(SCORE/held_out.safetensors, --held-out)" in out
+    held_out = tiny_run.folder / "score" / "held_out.safetensors"
+    assert "confidence: the estimate of" in palm("verify", tmp_path, "--held-out", held_out)[1]
     status, out, err = palm("verify", tmp_path / "none")
     assert status == 1
     assert "portfolio.json: no such file" in err

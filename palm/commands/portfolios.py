@@ -72,6 +72,10 @@ def plan_scores(config: ConfigArgument, settings: SettingsArgument = None) -> No
     planned = run_score_plan(wanted, track=bars)
     typer.echo(f"{len(planned)} policies: {Path(wanted.output) / 'plan'}")
     typer.echo(f"report: {Path(wanted.output) / 'report.md'}")
+    if planned.confidence is None or planned.confidence.caution:
+        typer.echo(
+            "over all prompts: " + (planned.confidence.caution if planned.confidence else "nothing is said from a single one")
+        )
 
 
 def diff(
@@ -98,20 +102,28 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Reward tensor of the prompts that confidence is stated from; in a run's folder it is found (RUN/score).",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[int, typer.Option(help="Random weights that look for a counterexample.", min=1)] = 100_000,
 ) -> None:
     """Check a portfolio's certificate again, with code that shares nothing with what made it, line by line.
 
     Without rewards only what portfolio.json says of itself can be compared; with them values, cells, the worst weights and the
     bound on the number of policies are counted again by other methods, and random weights and local ascent look for a weight
-    that breaks the certificate. The exit status is 1 if a line fails.
+    that breaks the certificate. Of what is stated of all prompts the estimate is counted again on the prompts held out. The exit
+    status is 1 if a line fails.
     """
-    from palm.portfolio.beside import rewards_beside
+    from palm.portfolio.beside import held_out_beside, rewards_beside
     from palm.portfolio.verify import sound
     from palm.portfolio.verify import verify as check_again
 
     rewards = rewards or rewards_beside(folder)
-    lines = check_again(folder, rewards, weights=weights)
+    lines = check_again(folder, rewards, held_out=held_out or held_out_beside(folder), weights=weights)
     for line in lines:
         typer.echo(str(line))
     failing = sum(line.verdict == "FAILS" for line in lines)

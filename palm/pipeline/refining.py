@@ -207,7 +207,7 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
     before = certifying.gap(base, delta=delta, draws=draws, seed=seed)
     after = certifying.gap(kept, delta=delta, draws=draws, seed=seed)
     assert portfolio.confidence is not None
-    bound = portfolio.confidence.bootstrap.epsilon
+    bound, caution = portfolio.confidence.bootstrap.epsilon, portfolio.confidence.caution
     folder = work.folder / "served"
     fingerprint = digest({"beginning": work.beginning, "records": records, "served": [policy.id for policy in kept]})
     settings = {"refine": vars(config.refine), "route": vars(config.route)}
@@ -238,6 +238,6 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
     most = f"at most {bound:.1%}" if np.isfinite(bound) else f"without a bound: {len(certifying.rows)} prompts are too few"
     work.pipeline.say(
         f"refine: {len(kept)} policies served{unused}; on the prompts that certify the gap went from {_said(before.record())} to "
-        f"{_said(after.record())}; over all prompts, with 95 % confidence, it is {most}"
+        f"{_said(after.record())}; over all prompts, with 95 % confidence, it is {most}{caution and f' ({caution})'}"
     )
     return folder

@@ -22,6 +22,12 @@ def rewards_beside(folder: Path) -> Path | None:
     return None
 
 
+def held_out_beside(folder: Path) -> Path | None:
+    """The reward tensor of the prompts that a run's portfolio states confidence from; None if the folder is not of a run."""
+    tensors = [above / "score" / "held_out.safetensors" for above in folder.resolve().parents[:3]]
+    return next((found for found in tensors if found.is_file()), None)
+
+
 def curve_beside(folder: Path) -> list[dict[str, Any]] | None:
     """Gap against size as a run's stage plan wrote it."""
     path = folder / "plan.json"

@@ -13,7 +13,7 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class Claim:
-    """A portfolio as its file has it: the arrays, and the certificate's record (None if there is none)."""
+    """A portfolio as its file has it: the arrays, and the records of certificate and confidence (None if there is none)."""
 
     weights: np.ndarray
     value: np.ndarray
@@ -23,6 +23,9 @@ class Claim:
     ids: list[str]
     origin: str
     certificate: dict[str, Any] | None
+    confidence: dict[str, Any] | None = None
+    format: Any = None
+    solves: Any = None
 
     @property
     def folded(self) -> np.ndarray:
@@ -30,9 +33,14 @@ class Claim:
         return np.vstack([self.value - self.cost[:, None], self.reference[None, :]])
 
     @property
+    def scale(self) -> float:
+        """The largest utility."""
+        return max(float(np.abs(self.folded).max()), 1e-300)
+
+    @property
     def close(self) -> float:
         """How far two numbers that should be equal may be apart: 1e-9 of the largest utility."""
-        return _CLOSE * max(float(np.abs(self.folded).max()), 1e-300)
+        return _CLOSE * self.scale
 
     def served(self, weights: np.ndarray) -> np.ndarray:
         """(M,) utility of the best member at (M, K) weights."""
@@ -62,6 +70,9 @@ def read_claim(path: Path) -> Claim:
             ids=[str(policy["id"]) for policy in policies],
             origin=str(record["origin"]),
             certificate=record["certificate"],
+            confidence=record.get("confidence"),
+            format=record.get("format"),
+            solves=record.get("solves"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a complete portfolio: {error!r}") from error

@@ -96,7 +96,11 @@ def _confidence_lines(found: Confidence) -> list[str]:
         f"for every weight, over all prompts drawn like {found.prompts} on which nothing was chosen, each with {level} confidence:",
         row("by resampling", found.bootstrap),
     ]
-    return lines if found.bernstein is None else [*lines, row("whatever their distribution", found.bernstein)]
+    if found.bernstein is not None:
+        # Of few prompts the bound that holds for sure comes first, unless it says nothing.
+        first = bool(found.caution) and found.stands
+        lines.insert(1 if first else 2, row("whatever their distribution", found.bernstein))
+    return [*lines, f"  {found.caution}"] if found.caution else lines
 
 
 def _curve_lines(curve: list[dict[str, Any]], size: int) -> list[str]:
@@ -131,7 +135,7 @@ def diff(first: Portfolio, second: Portfolio) -> list[str]:
             lines.append(f"policy new: {name}, made for {in_words(second.weights[number], second.bases)}")
         else:
             lines += _member_lines(first, first.ids.index(name), second, number)
-    lines += _number_lines(first, second)
+    lines += _number_lines(first, second) + _confidence_changes(first.confidence, second.confidence)
     if first.bases == second.bases:
         kinds = sample_simplex(_SAMPLE, len(first.reference), np.random.default_rng(0))
         change = second.served(kinds) - first.served(kinds)
@@ -170,6 +174,28 @@ def _number_lines(first: Portfolio, second: Portfolio) -> list[str]:
         old, new = getattr(one, name), getattr(other, name)
         if old != new and abs(old - new) > 1e-9:
             lines.append(f"{name}: {old:.4g} -> {new:.4g}")
+    return lines
+
+
+def _confidence_changes(one: Confidence | None, other: Confidence | None) -> list[str]:
+    """What is stated of all prompts, side by side."""
+    if one is None or other is None:
+        return [] if one is other else [f"confidence: {'none' if one is None else 'one'} -> {'none' if other is None else 'one'}"]
+    lines = []
+    for name in ("level", "prompts", "draws", "given_epsilon", "given_delta"):
+        if getattr(one, name) != getattr(other, name):
+            lines.append(f"confidence: {name}: {getattr(one, name):.4g} -> {getattr(other, name):.4g}")
+    for part in ("bootstrap", "bernstein", "estimate", "low", "high"):
+        before, after = getattr(one, part), getattr(other, part)
+        if before is None or after is None:
+            if before is not after:
+                words = ["none" if bounds is None else "some" for bounds in (before, after)]
+                lines.append(f"confidence: {part}: {words[0]} -> {words[1]}")
+            continue
+        for name in ("epsilon", "delta", "captured_gain"):
+            old, new = getattr(before, name), getattr(after, name)
+            if old != new and not abs(old - new) <= 1e-9:
+                lines.append(f"confidence: {part}: {name}: {old:.4g} -> {new:.4g}")
     return lines
 
 

@@ -69,7 +69,12 @@ def test_rows_of_the_schema_become_a_portfolio_that_verifies_with_a_report(tmp_p
     assert [point["size"] for point in curve] == [0, 1, 2]
     assert all(0 < point["epsilon_at_least"] <= point["epsilon"] + 1e-9 for point in curve)
     report = (folder / "report.md").read_text(encoding="utf-8")
-    for part in ("18 prompts to plan on and 12 prompts held out, 120 responses", "size against gap:", "(any 1: at least", "95.0 %"):
+    for part in (
+        "18 prompts to plan on and 12 prompts held out, 120 responses",
+        "size against gap:",
+        "(any 1: at least",
+        "95 % is nominal",
+    ):
         assert part in report
     for picture in ("cells", "curve"):
         assert f"plan/{picture}.svg" in report
@@ -85,7 +90,9 @@ def test_the_command_runs_it_and_says_where_the_result_is(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    assert "1 policies:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 policies:" in out
+    assert "over all prompts: 95 % is nominal" in out
     assert not list((tmp_path / "out" / "plan").glob("*.svg"))
 
 

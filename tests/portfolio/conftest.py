@@ -1,12 +1,15 @@
 """Plain recounts of what the portfolio package computes, and the small worlds it is tried on."""
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from palm.portfolio import GibbsOracle, Portfolio, Solution
+from palm.portfolio import GibbsOracle, Portfolio, Solution, plan_portfolio
+from palm.portfolio.verify import FAILS, verify
+from palm.rewards import RewardTensor
 
 
 @pytest.fixture(scope="session")
@@ -108,3 +111,43 @@ def two_sided():
         return GibbsOracle(np.eye(2)[None], kl)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory, random_tensor):
+    """A folder with a planned portfolio and the rewards it was planned on, some candidates missing."""
+    folder = tmp_path_factory.mktemp("saved")
+    rewards = random_tensor(0, 3, prompts=12, candidates=8)
+    mask = np.random.default_rng(0).random(rewards.shape[:2]) < 0.8
+    mask[:, :2] = True
+    rewards = np.where(mask[:, :, None], rewards, 0)
+    RewardTensor(rewards, mask).save(folder / "rewards.safetensors")
+    portfolio = plan_portfolio(GibbsOracle(rewards, 0.05, mask=mask), epsilon=0.05)
+    assert len(portfolio) >= 3
+    assert portfolio.certificate.size_at_least >= 2
+    portfolio.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run():
+    """(folder[, rewards][, options]) -> the verifier's lines, with few random weights."""
+
+    def check(folder, rewards=True, **options):
+        return verify(folder, folder / "rewards.safetensors" if rewards else None, **{"weights": 5000, "starts": 20, **options})
+
+    return check
+
+
+@pytest.fixture
+def tampered(saved, run, tmp_path):
+    """change -> what fails, with and without the rewards, after `change` had the file's record."""
+
+    def tamper(change):
+        record = json.loads((saved / "portfolio.json").read_text())
+        change(record)
+        (tmp_path / "portfolio.json").write_text(json.dumps(record))
+        (tmp_path / "rewards.safetensors").write_bytes((saved / "rewards.safetensors").read_bytes())
+        return [[line.what for line in run(tmp_path, rewards=rewards) if line.verdict == FAILS] for rewards in (True, False)]
+
+    return tamper

@@ -221,3 +221,24 @@ def test_one_held_out_prompt_says_nothing_and_more_say_what_confidence_does(stat
     old = found.record()
     del old["given_epsilon"], old["given_delta"]
     assert Confidence.from_record(json.loads(json.dumps(old))).given_delta == 0.0
+
+
+def test_with_few_prompts_the_level_is_said_to_be_nominal(stated):
+    planned, on = stated
+    few = confidence(planned, on, draws=20)
+    assert few.caution == "95 % is nominal: 50 prompts, fewer than 100, so bounds by resampling may hold less often"
+    assert few.assumptions[-1] == few.caution
+    assert Confidence.from_record(json.loads(json.dumps(few.record()))).caution == few.caution
+    twice = drawn(on, np.arange(100) % 50)
+    enough = confidence(planned, twice, draws=20)
+    assert enough.caution == ""
+    assert not any("nominal" in text for text in enough.assumptions)
+    less = confidence(planned, drawn(twice, np.arange(99)), draws=20, level=0.9)
+    assert less.caution.startswith("90 % is nominal: 99 prompts")
+
+
+@pytest.mark.parametrize(("epsilon", "captured_gain", "says"), [(np.inf, 0.0, False), (0.5, 0.0, True), (np.inf, 0.1, True)])
+def test_bounds_that_say_nothing_are_told_apart(stated, epsilon, captured_gain, says):
+    found = confidence(*stated, draws=20)
+    assert replace(found, bernstein=replace(found.bernstein, epsilon=epsilon, captured_gain=captured_gain)).stands is says
+    assert not replace(found, bernstein=None).stands

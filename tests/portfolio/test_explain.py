@@ -93,6 +93,42 @@ def test_confidence_is_told(random_tensor):
     assert not any("whatever" in line for line in bare)
 
 
+def test_few_prompts_are_told_and_the_bound_that_holds_anyway_comes_first(random_tensor):
+    planned = plan_portfolio(GibbsOracle(random_tensor(0, 2), 0.1), epsilon=0.05)
+
+    def told(prompts, **bernstein):
+        rewards = random_tensor(1, 2, prompts=prompts)
+        found = confidence(planned, optimal_on(planned.weights, rewards, np.ones(rewards.shape[:2], dtype=bool), 0.1), draws=20)
+        lines = show(replace(planned, confidence=replace(found, bernstein=replace(found.bernstein, **bernstein))))
+        start = next(place for place, line in enumerate(lines) if "over all prompts drawn like" in line)
+        return [line.strip().partition(":")[0] for line in lines[start + 1 :]]
+
+    resampled, anyway, nominal = "by resampling", "whatever their distribution", "95 % is nominal"
+    assert told(30, epsilon=0.4) == [anyway, resampled, nominal]
+    assert told(30, epsilon=np.inf, captured_gain=0.0) == [resampled, anyway, nominal]
+    assert told(120, epsilon=0.4) == [resampled, anyway]
+
+
+def test_a_change_of_what_is_stated_of_all_prompts_is_named(random_tensor):
+    planned = plan_portfolio(GibbsOracle(random_tensor(0, 2), 0.1), epsilon=0.05)
+    rewards = random_tensor(1, 2, prompts=30)
+    found = confidence(planned, optimal_on(planned.weights, rewards, np.ones(rewards.shape[:2], dtype=bool), 0.1), draws=20)
+    first = replace(planned, confidence=found)
+    assert diff(first, replace(first)) == ["nothing changed"]
+    better = replace(found, bootstrap=replace(found.bootstrap, epsilon=1e-6), level=0.9)
+    assert diff(first, replace(first, confidence=better)) == [
+        "confidence: level: 0.95 -> 0.9",
+        f"confidence: bootstrap: epsilon: {found.bootstrap.epsilon:.4g} -> 1e-06",
+    ]
+    assert diff(first, planned) == ["confidence: one -> none"]
+    assert diff(planned, first) == ["confidence: none -> one"]
+    bare = replace(first, confidence=replace(found, bernstein=None))
+    assert diff(first, bare) == ["confidence: bernstein: some -> none"]
+    endless = replace(first, confidence=replace(found, high=replace(found.high, epsilon=np.inf)))
+    assert diff(endless, endless) == ["nothing changed"]
+    assert diff(first, endless) == [f"confidence: high: epsilon: {found.high.epsilon:.4g} -> inf"]
+
+
 def test_equal_portfolios_differ_in_nothing(specialists):
     assert diff(specialists, replace(specialists)) == ["nothing changed"]
 
