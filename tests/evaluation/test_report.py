@@ -127,6 +127,10 @@ def test_what_is_proven_of_a_size_and_stated_for_all_prompts_is_shown(tmp_path):
     stated = held_out_confidence(plain.planned, rewards, np.ones((30, 8), dtype=bool), 0.1)
     html = written(replace(plain, planned=replace(plain.planned, confidence=stated)), tmp_path)
     assert f"over all prompts drawn like these, with {percent(0.95)} confidence" in html
+    assert stated.caution  # thirty prompts are few
+    assert stated.caution in html
+    enough = written(replace(plain, planned=replace(plain.planned, confidence=replace(stated, prompts=100))), tmp_path)
+    assert stated.caution not in enough
     assert f"<td>at most {percent(stated.bootstrap.epsilon)}</td>" in html
     assert f"<td>at least {percent(stated.bootstrap.captured_gain)}</td>" in html
     assert "from the\n30 held-out ones alone" in html
