@@ -116,14 +116,20 @@ def folded(value: np.ndarray, cost: np.ndarray, reference: np.ndarray) -> np.nda
 def worst_gap(
     optimum: np.ndarray, served: np.ndarray, base: np.ndarray, *, given_epsilon: float = 0.0, given_delta: float = 0.0
 ) -> Gap:
-    """Worst ratios at weights where optimum, L_S and the reference's utility are known, each (M,)."""
+    """Worst ratios at weights where optimum, L_S and the reference's utility are known, each (M,).
+
+    epsilon is infinite if none makes (1 + epsilon) L_S + given_delta at least OPT at all of them: where nothing is had of
+    something, or where utilities are negative, which any epsilon above 0 makes worse.
+    """
     excess = optimum - given_delta
+    rounding = _NOTHING_TO_GAIN * np.abs(optimum).max()
     with np.errstate(divide="ignore", invalid="ignore"):
-        epsilon = np.where(served > 0, excess / served - 1.0, np.where(excess > _NOTHING_TO_GAIN, np.inf, 0.0))
+        epsilon = np.where(served > 0, excess / served - 1.0, 0.0)
         gain = optimum - base
         there = gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum))
         captured = np.where(there, (served - base) / gain, 1.0)
         allowed = np.where(there, (served + given_delta - base) / gain, 1.0)
+    epsilon[(served <= 0) & (excess > (1 + max(float(epsilon.max()), 0.0)) * served + rounding)] = np.inf
     delta = optimum - (1 + given_epsilon) * served
     worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin()), int(allowed.argmin())
     return Gap(

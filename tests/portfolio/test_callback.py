@@ -172,7 +172,17 @@ def test_hundreds_of_trainings_are_not_started_by_default(trained):
 
 @pytest.mark.parametrize(
     "result",
-    [None, 0.5, ([0.1, 0.2], np.nan), ([0.1, np.inf], 0.0), ([0.1], 0.0), ([0.1, 0.2], -0.1), ([0.1, 0.2], [0.1]), ("x", 0)],
+    [
+        None,
+        0.5,
+        ([0.1, 0.2], np.nan),
+        ([0.1, np.inf], 0.0),
+        ([0.1], 0.0),
+        ([0.1, 0.2], -0.1),
+        ([0.1, 0.2], [0.1]),
+        ([0.1, -0.2], 0),
+        ("x", 0),
+    ],
 )
 def test_what_is_no_measurement_is_refused_with_its_weight_and_not_remembered(result):
     oracle = CallbackOracle(lambda weight: result, 2, np.zeros(2), 0.1)
@@ -188,6 +198,7 @@ def test_what_is_no_measurement_is_refused_with_its_weight_and_not_remembered(re
         ({"bases": True}, "bases: expected a whole number of at least 1, got True"),
         ({"reference": np.zeros(3)}, "reference: expected 2 finite numbers"),
         ({"reference": np.array([0.1, np.nan])}, "reference: expected 2 finite numbers"),
+        ({"reference": np.array([0.1, -0.2])}, "reference: expected at least 0, got -0.2 for basis 1"),
         ({"kl": -1.0}, "kl: expected a number of at least 0, got -1.0"),
         ({"slack": np.nan}, "slack: expected a number of at least 0, got nan"),
         ({"slack": True}, "slack: expected a number of at least 0, got True"),
