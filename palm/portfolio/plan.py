@@ -45,7 +45,7 @@ def plan_portfolio(
         captured_gain: the share, above 0 and at most 1, of what could be gained over the reference that every weight is to have,
             instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
             at some weight, as between opposed bases, a positive delta is needed.
-        size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
+        size: at most so many policies, with the smallest epsilon they can have beside `delta`, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
             weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0.
             "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the smallest gap that
@@ -85,7 +85,7 @@ def plan_portfolio(
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
-        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
+        pool, chosen = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=method == "cut", advance=advance)
     else:
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if captured_gain is not None:

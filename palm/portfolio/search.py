@@ -91,6 +91,7 @@ def fixed_size_search(
     oracle: Oracle,
     *,
     size: int,
+    delta: float = 0.0,
     pool: Pool | None = None,
     grow: bool = True,
     tolerance: float = 5e-3,
@@ -107,6 +108,7 @@ def fixed_size_search(
     Args:
         oracle: must be cheap if the pool is to grow.
         size: policies to keep, at least 1.
+        delta: additive gap allowed beside it.
         pool: policies to choose from; by default a uniform grid of about 300.
         grow: also solve at the corners that are added, and between bases if there are more of them than policies.
         tolerance: relative; how much better another choice from the final pool could be at most.
@@ -119,16 +121,17 @@ def fixed_size_search(
     """
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
     tests = Trials(pool.weights, pool.optimum)
-    best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
+    best: tuple[float, float, np.ndarray] | None = None  # where no number of so many policies is finite, the additive gap decides
     effort = effort or Effort(FIXED_SIZE_EFFORT)
     if grow and len(between := weights_between(oracle, size)):
         pool = pool.joined(oracle, between)
     for _ in range(rounds):
-        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
+        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, delta, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
-        ratio = _epsilon_left(optimum, served)
-        if ratio.max() < best[0]:
-            best = float(ratio.max()), chosen
+        ratio = _epsilon_left(optimum - delta, served)
+        found = float(ratio.max()), float((optimum - served).max())
+        if best is None or found < best[:2]:
+            best = *found, chosen
         if advance is not None:
             advance(f"size {size}: epsilon {best[0]:.4f} certified, at least {bound:.4f} for this pool, {len(pool)} solves")
         if best[0] <= bound * (1 + tolerance) + ROUNDING:
@@ -141,15 +144,17 @@ def fixed_size_search(
             break
         tests = tests.joined(corners[worst], optimum[worst])
         pool = pool.joined(oracle, corners[worst]) if grow else pool
-    return pool, _needed(oracle, pool, best[1], best[0])
+    if best is None or not np.isfinite(best[0]):  # then the gap cannot tell which policies it needs
+        return pool, np.zeros(0, dtype=np.intp) if best is None else best[2]
+    return pool, _needed(oracle, pool, best[2], best[0], delta)
 
 
-def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> np.ndarray:
+def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
     """The chosen policies without those that the gap does not need: bases that agree, say, need no second policy."""
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
         _, optimum, served = _at_corners(oracle, pool, others)
-        if _epsilon_left(optimum, served).max() <= epsilon + ROUNDING:
+        if _epsilon_left(optimum - delta, served).max() <= epsilon + ROUNDING:
             chosen = others
     return chosen
 
@@ -160,19 +165,21 @@ def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndar
     return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
-def _epsilon_left(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
-    """epsilon that a utility leaves: OPT / utility - 1, at least 0, infinite where nothing is had of something."""
+def _epsilon_left(wanted: np.ndarray, utility: np.ndarray) -> np.ndarray:
+    """epsilon that a utility leaves of OPT less delta: wanted / utility - 1, at least 0, infinite where nothing is had of it."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
+        return np.where(wanted <= utility, 0.0, np.where(utility > 0, wanted / utility - 1.0, np.inf))
 
 
-def _least_epsilon(pool: Pool, tests: Trials, reference: np.ndarray, size: int, effort: Effort) -> tuple[float, float, np.ndarray]:
+def _least_epsilon(
+    pool: Pool, tests: Trials, reference: np.ndarray, size: int, delta: float, effort: Effort
+) -> tuple[float, float, np.ndarray]:
     """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
 
     Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the effort is spent.
     """
-    ratio = _epsilon_left(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
-    free = _epsilon_left(tests.optimum, tests.weights @ reference)
+    ratio = _epsilon_left(tests.optimum[:, None] - delta, tests.weights @ pool.value.T - pool.cost)
+    free = _epsilon_left(tests.optimum - delta, tests.weights @ reference)
     best = swap_search(ratio, free, size)
     reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
     levels = np.unique(np.append(ratio[ratio < reached], free[free < reached]))
