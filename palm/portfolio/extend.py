@@ -10,6 +10,7 @@ from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.portfolio import Portfolio
+from palm.portfolio.rounding import size_of, slack_of
 from palm.portfolio.select import Effort, greedy_cover, smallest_cover
 
 _CUTS = 16
@@ -17,7 +18,6 @@ _GRID = 300
 _ROUNDS = 60
 _EFFORT = 2e5
 _SHARES = (0.9, 0.8, 0.7, 0.5)
-_ROUNDING = 1e-9
 
 
 def extend(
@@ -112,7 +112,7 @@ def _missing(portfolio: Portfolio, oracle: Oracle, epsilon: float, delta: float)
         share = _SHARES[attempt // 2] if greedy else 1.0
         pooled = oracle.solve(pool)
         optimum = oracle.optimum(tests)[:, None]
-        target = optimum - _ROUNDING * np.maximum(1.0, optimum)
+        target = optimum - slack_of(optimum, epsilon, size_of(oracle))
         covers = (1 + share * epsilon) * (tests @ pooled.value.T - pooled.cost) + share * delta >= target
         chosen, least = (greedy_cover(covers), 0) if greedy else smallest_cover(covers, effort=effort)
         if least >= len(best):
@@ -137,5 +137,5 @@ def _failures(portfolio: Portfolio, oracle: Oracle, epsilon: float, delta: float
     optimum = oracle.optimum(corners) + oracle.slack
     served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
     lack = optimum - (1 + epsilon) * served - delta
-    fails = np.flatnonzero(lack > 2 * _ROUNDING * np.maximum(1.0, np.abs(optimum)))
+    fails = np.flatnonzero(lack > 2 * slack_of(optimum, epsilon, size_of(oracle)))
     return corners[fails[np.argsort(-lack[fails], kind="stable")]]

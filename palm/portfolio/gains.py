@@ -10,10 +10,14 @@ from scipy.optimize import linprog
 
 from palm.portfolio.bounds import curvature_of
 from palm.portfolio.oracle import Oracle, Solution
+from palm.portfolio.rounding import NOTHING, size_of
 
 
 class GainOracle:
-    """An oracle whose values are gains over the reference; the reference's own is 0."""
+    """An oracle whose values are gains over the reference; the reference's own is 0.
+
+    A gain that is the rounding of what it is the difference of counts as 0.
+    """
 
     def __init__(self, oracle: Oracle) -> None:
         """Keep the oracle and its reference.
@@ -35,6 +39,11 @@ class GainOracle:
         return np.zeros_like(self._base)
 
     @property
+    def size(self) -> float:
+        """The oracle's: gains are rounded like the utilities that they are differences of."""
+        return size_of(self._oracle)
+
+    @property
     def slack(self) -> float:
         """The oracle's."""
         return self._oracle.slack
@@ -52,19 +61,23 @@ class GainOracle:
     def solve(self, weights: np.ndarray) -> Solution:
         """The oracle's solution at (M, K) weights, less the reference's value."""
         solution = self._oracle.solve(weights)
-        return Solution(solution.value - self._base, solution.cost, solution.optimum - weights @ self._base)
+        return Solution(solution.value - self._base, solution.cost, self._gained(solution.optimum, weights))
 
     def optimum(self, weights: np.ndarray) -> np.ndarray:
         """(M,) what can be gained at (M, K) weights."""
-        return self._oracle.optimum(weights) - weights @ self._base
+        return self._gained(self._oracle.optimum(weights), weights)
 
     def upper_bound(self, weights: np.ndarray) -> np.ndarray:
         """(M,) at least what can be gained at (M, K) weights."""
-        return self._oracle.upper_bound(weights) - weights @ self._base
+        return self._gained(self._oracle.upper_bound(weights), weights)
 
     def lower_bound(self, weights: np.ndarray) -> np.ndarray:
         """(M,) at most what can be gained at (M, K) weights."""
-        return self._oracle.lower_bound(weights) - weights @ self._base
+        return self._gained(self._oracle.lower_bound(weights), weights)
+
+    def _gained(self, utility: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        gain = utility - weights @ self._base
+        return np.where(np.abs(gain) <= NOTHING * self.size, 0.0, gain)
 
 
 def check_captured_gain(captured_gain: float, delta: float, oracle: Oracle) -> tuple[float, float]:
@@ -114,10 +127,10 @@ def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> t
     """
     gains, bases = GainOracle(oracle), oracle.bases
     solution = gains.solve(np.eye(bases))
-    cuts = solution.value - solution.cost[:, None]
     largest = float(solution.optimum.max())  # a convex function is largest at a vertex
-    if largest <= 1e-12:
+    if largest <= 0:
         return 0.0, None
+    cuts = (solution.value - solution.cost[:, None]) / largest  # the program's tolerances are absolute
     for _ in range(rounds):
         # least t with t >= cut.w for every cut, w on the simplex
         program = linprog(
@@ -128,12 +141,14 @@ def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> t
             b_eq=[1.0],
             bounds=[(0, None)] * bases + [(None, None)],
         )
+        if program.x is None:
+            raise ArithmeticError(f"oracle: expected gains with a least one, got none by linear programming: {program.message}")
         weight = np.maximum(program.x[:-1], 0.0)
         weight /= weight.sum()
         found = gains.solve(weight[None, :])
         if found.optimum[0] <= nothing * largest:
             return 0.0, weight
-        if program.fun > 0.5 * nothing * largest:
-            return float(program.fun), weight
-        cuts = np.vstack([cuts, found.value - found.cost[:, None]])
+        if program.fun > 0.5 * nothing:
+            return float(program.fun) * largest, weight
+        cuts = np.vstack([cuts, (found.value - found.cost[:, None]) / largest])
     return 0.0, weight

@@ -1,5 +1,6 @@
 """From an oracle to a certified portfolio."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import cut_search, fixed_size_search
 from palm.rewards.users import UserWeights
+
+logger = logging.getLogger(__name__)
 
 
 def plan_portfolio(
@@ -92,7 +95,15 @@ def plan_portfolio(
         pool = replace(pool, value=pool.value + oracle.reference)
     if refine:
         return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
-    return finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
+    portfolio = finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
+    if captured_gain is not None and portfolio.certified.captured_gain_given_delta < captured_gain * (1 - 1e-6):
+        logger.warning(
+            "captured_gain: %g was asked for, %g is certified: fixed weights leave as much, or what can be gained is too little "
+            "to be told from the rounding of utilities",
+            captured_gain,
+            portfolio.certified.captured_gain_given_delta,
+        )
+    return portfolio
 
 
 def _best_for_users(

@@ -11,13 +11,15 @@ from palm.portfolio.grid import grid_of_size
 from palm.portfolio.groups import weights_between
 from palm.portfolio.incompatible import incompatible_on_grid
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.pool import Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.rounding import size_of
 from palm.portfolio.select import Effort, cover_within, smallest_cover
 from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
 FIXED_SIZE_EFFORT = 1e5
+_SAME = 1e-9  # epsilons, or weights, that differ by no more are the same
 _CUTS = 64  # most corner weights added in one round
 _LOOKS = {True: 4e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
@@ -61,7 +63,7 @@ def cut_search(
     if exact and len(chosen) > 1:
         proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
     while exact and len(chosen) > max(proven, 1):
-        needs, covers = covers_of(pool, tests, oracle.reference, inner, delta)
+        needs, covers = covers_of(pool, tests, oracle.reference, inner, delta, size=size_of(oracle))
         if not effort.allows(int(needs.sum()) * len(pool)):
             logger.warning(
                 "integer programs took all the effort allowed: %d policies kept; of this pool no fewer than %d will do, what lies "
@@ -134,12 +136,12 @@ def fixed_size_search(
             best = *found, chosen
         if advance is not None:
             advance(f"size {size}: epsilon {best[0]:.4f} certified, at least {bound:.4f} for this pool, {len(pool)} solves")
-        if best[0] <= bound * (1 + tolerance) + ROUNDING:
+        if best[0] <= bound * (1 + tolerance) + _SAME:
             break
         worst = np.argsort(-ratio, kind="stable")[:_CUTS]
         worst = worst[ratio[worst] > reached * (1 + tolerance / 2)]
         distance = np.abs(corners[worst][:, None, :] - tests.weights[None, :, :]).max(axis=2).min(axis=1)
-        worst = worst[distance > ROUNDING]
+        worst = worst[distance > _SAME]
         if len(worst) == 0:
             break
         tests = tests.joined(corners[worst], optimum[worst])
@@ -154,7 +156,7 @@ def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delt
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
         _, optimum, served = _at_corners(oracle, pool, others)
-        if _epsilon_left(optimum - delta, served).max() <= epsilon + ROUNDING:
+        if _epsilon_left(optimum - delta, served).max() <= epsilon + _SAME:
             chosen = others
     return chosen
 
