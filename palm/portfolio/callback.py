@@ -13,7 +13,7 @@ import numpy as np
 
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.portfolio import corners
-from palm.portfolio.oracle import Solution
+from palm.portfolio.oracle import Oracle, Solution
 from palm.simplex import check_weights
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,18 @@ _SAME = 1e-9  # weights that differ by no more are the same weight
 
 TrainAndMeasure = Callable[[np.ndarray], tuple[np.ndarray, float]]
 """(K,) weight -> the trained policy's value J (K,), at least 0, and KL cost C, kl times its KL divergence from the reference."""
+
+
+def check_cheap(oracle: Oracle, caller: str) -> None:
+    """Refuse an oracle that trains where hundreds of weights would be solved.
+
+    Raises:
+        ValueError: it is a `CallbackOracle`.
+    """
+    if isinstance(oracle, CallbackOracle):
+        raise ValueError(
+            f"oracle: expected one that is cheap to solve, for {caller} solves hundreds of weights, got one that trains"
+        )
 
 
 class CallbackOracle:

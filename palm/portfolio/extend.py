@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from palm.portfolio.callback import check_cheap
 from palm.portfolio.certify import certify, folded, served_utility
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.gibbs import GibbsOracle
@@ -49,6 +50,7 @@ def extend(
     Raises:
         ValueError: the oracle has not one basis more, or an argument is out of range.
     """
+    check_cheap(oracle, "extend")
     size, bases = portfolio.weights.shape
     if oracle.bases != bases + 1:
         raise ValueError(f"oracle: expected {bases + 1} bases, one more than the portfolio's, got {oracle.bases}")

@@ -7,11 +7,11 @@ import numpy as np
 
 from palm.portfolio.certify import certify
 from palm.portfolio.cover import Advance
-from palm.portfolio.gains import GainOracle, check_captured_gain
+from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_everywhere
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.plan_checks import check_captured_alone, check_search, check_trainings, check_users_given
+from palm.portfolio.plan_checks import check_captured_alone, check_search, check_trainings, check_users_given, trains
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
@@ -78,13 +78,16 @@ def plan_portfolio(
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
     searched: Oracle = oracle
-    left = delta
+    left, solved = delta, None
     if captured_gain is not None:
         check_captured_alone(captured_gain, size=size, refine=refine)
-        epsilon, left = check_captured_gain(captured_gain, delta, oracle)
+        epsilon, left = check_captured_gain(captured_gain, delta)
         searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
-    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, advance)
+    if captured_gain is not None and delta == 0 and (method == "lazy" or not trains(oracle)):
+        looked_at = check_gain_everywhere(oracle)
+        solved = looked_at if trains(oracle) else None  # what was trained is used, and counted
+    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, solved, advance)
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
@@ -150,9 +153,18 @@ def _pool_for(oracle: Oracle, population: Population) -> Pool:
     return solve_all(oracle, np.unique(np.vstack([grid_of_size(oracle.bases, 300), own]), axis=0))
 
 
-def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, advance: Advance | None) -> Pool:
+def _pool(
+    oracle: Oracle,
+    epsilon: float,
+    delta: float,
+    method: str,
+    weights: int,
+    seed: int,
+    solved: np.ndarray | None,
+    advance: Advance | None,
+) -> Pool:
     if method == "lazy":
-        return lazy_search(oracle, epsilon=epsilon, delta=delta, advance=advance)[0]
+        return lazy_search(oracle, epsilon=epsilon, delta=delta, solved=solved, advance=advance)[0]
     if method == "grid":
         return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
     if method == "vertices":

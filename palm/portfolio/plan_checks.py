@@ -51,13 +51,18 @@ def check_users_given(select: str, size: int | None, users: np.ndarray | UserWei
         raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
 
 
+def trains(oracle: Oracle) -> bool:
+    """Whether every solve is a training."""
+    return isinstance(oracle, CallbackOracle)
+
+
 def check_trainings(oracle: Oracle, *, method: str, refine: bool) -> None:
     """Refuse what solves hundreds of weights where every solve is a training.
 
     Raises:
         ValueError: the oracle trains, and `refine` or a method for cheap oracles is asked for.
     """
-    if isinstance(oracle, CallbackOracle) and (refine or method == "cut"):
+    if trains(oracle) and (refine or method == "cut"):
         asked = "refine: expected False" if refine else "method: expected 'lazy' or fixed weights"
         raise ValueError(
             f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"

@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
+from palm.portfolio.callback import check_cheap
 from palm.portfolio.certify import folded, served_utility, worst_gap
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.oracle import Oracle, Solution
@@ -84,7 +85,11 @@ def refine_weights(
 
     Returns:
         the moved weights; those given where no move helps (m = 0, one basis, a gap of 0 or without bound).
+
+    Raises:
+        ValueError: the oracle trains.
     """
+    check_cheap(oracle, "refine_weights")
     best = start = _at(oracle, weights, delta)
     solves = len(weights)
     if len(weights) == 0 or oracle.bases == 1 or not np.isfinite(start.epsilon):
@@ -124,7 +129,11 @@ def refine_for_users(
 
     Returns:
         the moved weights; `before` and `after` are sums of `Population.losses`, which mean regret and W_p order alike.
+
+    Raises:
+        ValueError: the oracle trains.
     """
+    check_cheap(oracle, "refine_for_users")
     weights, solution = np.array(weights), oracle.solve(weights) if len(weights) else None
     solves, free = len(weights), population.weights @ oracle.reference
     if solution is None:
