@@ -44,8 +44,8 @@ def cut_search(
         exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
         pool: policies to choose from, which must be good enough together; by default the search makes its own, solves
             wherever a choice fails and moves weights so that fewer will do.
-        effort: of all integer programs together, about five seconds unless given; when it is spent the fewest found so far
-            are kept, and a warning says what is proven.
+        effort: of all integer programs together, about five seconds unless given; when it is spent, or a program would be too
+            large, the fewest found so far are kept, and a warning says what is proven.
         advance: called with a line of text after every round.
 
     Returns:
@@ -62,12 +62,17 @@ def cut_search(
     effort = effort or Effort()
     if exact and len(chosen) > 1:
         proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
+    if exact and len(chosen) > max(proven, 1):
+        tests = _fewer_tests(oracle, pool, tests, inner, delta, effort.most_cells)
     while exact and len(chosen) > max(proven, 1):
         needs, covers = covers_of(pool, tests, oracle.reference, inner, delta, size=size_of(oracle))
-        if not effort.allows(int(needs.sum()) * len(pool)):
+        too_large = int(needs.sum()) * len(pool) > effort.most_cells
+        if effort.spent or too_large:
             logger.warning(
-                "integer programs took all the effort allowed: %d policies kept; of this pool no fewer than %d will do, what lies "
-                "between is open",
+                "%s: %d policies kept; of this pool no fewer than %d will do, what lies between is open",
+                f"{len(pool)} policies on {int(needs.sum())} weights are too many for an integer program"
+                if too_large
+                else "integer programs took all the effort allowed",
                 len(chosen),
                 proven,
             )
@@ -87,6 +92,18 @@ def cut_search(
         tests = tests.joined(failures.weights, failures.optimum)
         pool = pool.joined(oracle, failures.weights) if grow else pool
     return pool, chosen
+
+
+def _fewer_tests(oracle: Oracle, pool: Pool, tests: Trials, epsilon: float, delta: float, most_cells: int) -> Trials:
+    """The tests, or so few of them, evenly spaced, that integer programs over the pool keep room for the corners that fail.
+
+    A choice passes only at all its corners, so fewer tests cost rounds and prove no more than is true.
+    """
+    needs = np.flatnonzero(covers_of(pool, tests, oracle.reference, epsilon, delta, size=size_of(oracle))[0])
+    if len(needs) * len(pool) <= most_cells:
+        return tests
+    kept = needs[np.linspace(0, len(needs) - 1, max(1, most_cells // (2 * len(pool)))).astype(np.intp)]
+    return Trials(tests.weights[kept], tests.optimum[kept])
 
 
 def fixed_size_search(

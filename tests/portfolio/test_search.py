@@ -178,3 +178,19 @@ def test_a_size_is_kept_to_where_no_gap_is_finite():
     assert len(portfolio) == 2
     assert portfolio.certificate.epsilon == np.inf
     assert plan_portfolio(oracle, size=3).certificate.epsilon == 0
+
+
+@pytest.mark.parametrize("most_cells", [5500, 60])
+def test_a_pool_too_large_for_one_program_still_gets_one_or_the_warning_says_so(random_tensor, portfolio_of, caplog, most_cells):
+    oracle = GibbsOracle(random_tensor(2, 3), 0.05)
+    pool = solve_all(oracle, grid_of_size(3, 80))
+    fewest = cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool)[1]
+    caplog.clear()
+    chosen = cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=most_cells))[1]
+    assert certified(portfolio_of, oracle, pool, chosen).epsilon <= 0.04 + 1e-7
+    if most_cells > len(pool):
+        assert len(chosen) == len(fewest) < len(cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, exact=False)[1])
+        assert caplog.text == ""
+    else:
+        assert "78 policies on 1 weights are too many for an integer program: " in caplog.text
+        assert "integer programs took" not in caplog.text
