@@ -48,12 +48,15 @@ def extend(
         the number added but the certificate's own `size_at_least`.
 
     Raises:
-        ValueError: the oracle has not one basis more, or an argument is out of range.
+        ValueError: the oracle has not one basis more, trains, or differs in kl or the reference's value from the one that the
+            portfolio was planned with; or an argument is out of range.
     """
     check_cheap(oracle, "extend")
     size, bases = portfolio.weights.shape
     if oracle.bases != bases + 1:
         raise ValueError(f"oracle: expected {bases + 1} bases, one more than the portfolio's, got {oracle.bases}")
+    if portfolio.origin == "planned":
+        _check_as_before(portfolio, oracle)
     if not (np.isfinite([epsilon, delta]).all() and epsilon >= 0 and delta >= 0 and epsilon + delta > 0):
         raise ValueError(f"epsilon, delta: expected numbers of at least 0 and one of them positive, got {epsilon} and {delta}")
     if (portfolio.calibration is None) != (calibration is None):
@@ -79,6 +82,19 @@ def extend(
     added, solves = _missing(grown, oracle, epsilon * (1 - 1e-6), delta)
     whole = _with(grown, oracle, added)
     return replace(whole, solves=portfolio.solves + size + solves, certificate=certify(whole, oracle, delta=delta))
+
+
+def _check_as_before(portfolio: Portfolio, oracle: Oracle) -> None:
+    """See that an oracle's first bases are those that a portfolio was planned with: measured ones may differ, plans may not."""
+    kl = getattr(oracle, "kl", portfolio.kl)
+    if not np.isclose(kl, portfolio.kl, rtol=1e-9, atol=0):
+        raise ValueError(f"oracle: expected kl = {portfolio.kl:g} as the portfolio was planned with, got {kl:g}")
+    before, now = portfolio.reference, oracle.reference[:-1]
+    if np.abs(now - before).max() > 1e-6 * np.abs(before).max():
+        raise ValueError(
+            f"oracle: expected the portfolio's bases first, in order and on the same prompts, with the reference's value "
+            f"{np.round(before, 6).tolist()}, got {np.round(now, 6).tolist()}; for other prompts see `Portfolio.revalued`"
+        )
 
 
 def _with(portfolio: Portfolio, oracle: Oracle, weights: np.ndarray) -> Portfolio:

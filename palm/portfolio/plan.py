@@ -11,7 +11,7 @@ from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_eve
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.plan_checks import check_captured_alone, check_search, check_trainings, check_users_given, trains
+from palm.portfolio.plan_checks import check_captured_alone, check_names, check_search, check_trainings, check_users_given, trains
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
@@ -74,7 +74,8 @@ def plan_portfolio(
     Raises:
         ValueError: an argument is out of range.
     """
-    check_search(epsilon, delta, size, method, select, weights)
+    check_search(epsilon, delta, size, method, select, weights, captured_gain=captured_gain)
+    check_names(names, oracle.bases)
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
     searched: Oracle = oracle
