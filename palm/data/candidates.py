@@ -109,6 +109,8 @@ def split_prompts(count: int, held_out: float | int, *, seed: int) -> tuple[np.n
     Raises:
         ValueError: either side would be empty.
     """
+    if count < 2:
+        raise ValueError(f"held_out: expected at least 2 prompts, to plan on some and hold out others, got {count}")
     wanted = held_out if isinstance(held_out, int) else max(1, round(held_out * count))
     if not 0 < wanted < count:
         raise ValueError(f"held_out: expected from 1 to {count - 1} of the {count} prompts, got {wanted}")

@@ -26,7 +26,7 @@ from palm.portfolio.oracle import Solution
 from palm.simplex import check_weights
 
 _BLOCK = 2**18  # numbers in one block of scores
-_TIE = 1e-12  # scores that differ by less are equal: rounding must not break a tie
+_TIE = 1e-12  # of the largest score: scores that differ by less are equal: rounding must not break a tie
 
 
 class BestOfNOracle:
@@ -154,7 +154,7 @@ def best_of_n(scores: np.ndarray, n: int) -> np.ndarray:
     """Probabilities with which the best of n draws is each candidate.
 
     Args:
-        scores: (..., N) finite numbers; those within 1e-12 of their neighbour (relative to the largest, if above 1) tie.
+        scores: (..., N) finite numbers; those within 1e-12 of their neighbour, relative to the largest, tie.
         n: draws, with replacement.
 
     Returns:
@@ -163,7 +163,7 @@ def best_of_n(scores: np.ndarray, n: int) -> np.ndarray:
     count = scores.shape[-1]
     order = np.argsort(scores, axis=-1, kind="stable")
     upward = np.take_along_axis(scores, order, axis=-1)
-    tolerance = _TIE * np.maximum(1.0, np.abs(upward[..., -1:]))
+    tolerance = _TIE * np.abs(upward).max(axis=-1, keepdims=True)
     opens = np.concatenate([np.ones_like(upward[..., :1], dtype=bool), np.diff(upward, axis=-1) > tolerance], axis=-1)
     rank = np.arange(count)
     start = np.maximum.accumulate(np.where(opens, rank, 0), axis=-1)  # how many candidates are worse
@@ -197,7 +197,7 @@ def pick_softly(scores: np.ndarray, n: int, kl: float) -> np.ndarray:
     rank = np.arange(count, 0, -1.0)
     with np.errstate(divide="ignore"):  # log(1 - 1 / 1) at the lowest rank, where the whole of (1 / N)^n is left
         log_q = n * np.log(rank / count) + np.log(-np.expm1(n * np.log1p(-1.0 / rank)))
-    sums, masses = np.empty_like(logits), np.empty_like(logits)  # stacks of blocks, as logarithms
+    sums, masses = np.zeros_like(logits), np.zeros_like(logits)  # stacks of blocks, as logarithms
     top = np.full(len(logits), -1)
     every = np.arange(len(logits))
     for position in range(count):

@@ -60,7 +60,7 @@ def bound_between(oracle: Oracle, pool: Pool, weights: np.ndarray, optima: np.nd
         return hull_height(weights, chords)
     elsewhere = np.vstack([weights, _moved(pool.weights)])
     bowl = bowls(elsewhere, pool, curvature, oracle.slack)
-    helps = bowl < hull_height(elsewhere, chords) - 1e-12
+    helps = bowl < hull_height(elsewhere, chords) - 1e-12 * np.ptp(optima)
     if helps.any():
         chords = lower_hull(np.vstack([pool.weights, elsewhere[helps]]), np.append(optima, bowl[helps]))
     return hull_height(weights, chords)

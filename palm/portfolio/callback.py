@@ -13,7 +13,7 @@ import numpy as np
 
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.portfolio import corners
-from palm.portfolio.oracle import Solution
+from palm.portfolio.oracle import Oracle, Solution
 from palm.simplex import check_weights
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,19 @@ _ROUNDING = 1e-9  # relative
 _SAME = 1e-9  # weights that differ by no more are the same weight
 
 TrainAndMeasure = Callable[[np.ndarray], tuple[np.ndarray, float]]
-"""(K,) weight -> the trained policy's value J (K,) and KL cost C, kl times its KL divergence from the reference."""
+"""(K,) weight -> the trained policy's value J (K,), at least 0, and KL cost C, kl times its KL divergence from the reference."""
+
+
+def check_cheap(oracle: Oracle, caller: str) -> None:
+    """Refuse an oracle that trains where hundreds of weights would be solved.
+
+    Raises:
+        ValueError: it is a `CallbackOracle`.
+    """
+    if isinstance(oracle, CallbackOracle):
+        raise ValueError(
+            f"oracle: expected one that is cheap to solve, for {caller} solves hundreds of weights, got one that trains"
+        )
 
 
 class CallbackOracle:
@@ -53,7 +65,8 @@ class CallbackOracle:
         Args:
             function: see `TrainAndMeasure`.
             bases: K.
-            reference: (K,) J of the reference policy.
+            reference: (K,) finite numbers, at least 0; J of the reference policy. It is served too, so that no utility is negative
+                and ratios of them mean something.
             kl: coefficient of the KL cost that the policies are trained with, at least 0.
             slack: most by which a trained policy misses the optimum for its weight, in units of reward.
             folder: where results are kept; made when the first is there.
@@ -67,6 +80,8 @@ class CallbackOracle:
         reference = np.array(reference, dtype=np.float64)
         if reference.shape != (bases,) or not np.isfinite(reference).all():
             raise ValueError(f"reference: expected {bases} finite numbers, got {reference.tolist()}")
+        if reference.min() < 0:
+            raise ValueError(f"reference: expected at least 0, got {reference.min():g} for basis {int(reference.argmin())}")
         for name, number in (("kl", kl), ("slack", slack)):
             if isinstance(number, bool) or not (np.isfinite(number) and number >= 0):
                 raise ValueError(f"{name}: expected a number of at least 0, got {number}")
@@ -105,7 +120,7 @@ class CallbackOracle:
             value (M, K), cost (M,), and as optimum (M,) what each weight's own policy reaches.
 
         Raises:
-            ValueError: the function returned something else than K finite numbers and a finite cost of at least 0.
+            ValueError: the function returned something else than K finite numbers and a finite cost, all of at least 0.
             ArtifactError: a result could not be written.
         """
         weights = check_weights(weights, bases=self.bases)
@@ -160,12 +175,12 @@ class CallbackOracle:
         self.cost = np.append(self.cost, cost)
 
     def _checked(self, weight: np.ndarray, result: Any) -> tuple[np.ndarray, float]:
-        expected = f"function: expected a value of {self.bases} finite numbers and a KL cost of at least 0"
+        expected = f"function: expected a value of {self.bases} finite numbers and a KL cost, all at least 0,"
         try:
             value, cost = (np.asarray(part, dtype=np.float64) for part in result)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{expected} for weight {weight.tolist()}, got {result!r:.80}") from error
-        if value.shape != (self.bases,) or cost.shape != () or not np.isfinite([*value, cost]).all() or cost < 0:
+        if value.shape != (self.bases,) or cost.shape != () or not np.isfinite([*value, cost]).all() or min(*value, cost) < 0:
             raise ValueError(f"{expected} for weight {weight.tolist()}, got {value.tolist()} and {cost.tolist()}")
         return value, float(cost)
 

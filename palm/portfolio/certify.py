@@ -16,8 +16,8 @@ from palm.portfolio.corners import corner_weights
 from palm.portfolio.gains import GainOracle
 from palm.portfolio.incompatible import incompatible_on_grid, incompatible_weights
 from palm.portfolio.oracle import Oracle
+from palm.portfolio.rounding import NOTHING, size_of
 
-_NOTHING_TO_GAIN = 1e-12
 _HARDEST = 48  # corner weights among which incompatible ones are looked for
 
 
@@ -52,7 +52,8 @@ class Certificate:
         delta: additive gap: (1 + given_epsilon) L_S(w) + delta >= OPT(w) for every w, with equality at
             `worst_weight_delta` (unless it is 0).
         captured_gain: L_S(w) - w.J_ref >= captured_gain (OPT(w) - w.J_ref) for every w: the share of what
-            personalisation could gain over the reference, 0 to 1; it does not depend on the rewards' zero or scale.
+            personalisation could gain over the reference, 0 to 1; it does not depend on the rewards' zero or scale. What could
+            be gained counts as nothing below 1e-13 of the largest OPT (or of the KL coefficient): that is rounding.
         worst_weight: (K,) weight that attains epsilon.
         worst_weight_delta: (K,) weight that attains delta.
         worst_weight_captured: (K,) weight that attains captured_gain.
@@ -114,16 +115,29 @@ def folded(value: np.ndarray, cost: np.ndarray, reference: np.ndarray) -> np.nda
 
 
 def worst_gap(
-    optimum: np.ndarray, served: np.ndarray, base: np.ndarray, *, given_epsilon: float = 0.0, given_delta: float = 0.0
+    optimum: np.ndarray,
+    served: np.ndarray,
+    base: np.ndarray,
+    *,
+    given_epsilon: float = 0.0,
+    given_delta: float = 0.0,
+    size: float | None = None,
 ) -> Gap:
-    """Worst ratios at weights where optimum, L_S and the reference's utility are known, each (M,)."""
+    """Worst ratios at weights where optimum, L_S and the reference's utility are known, each (M,).
+
+    epsilon is infinite if none makes (1 + epsilon) L_S + given_delta at least OPT at all of them: where nothing is had of
+    something, or where utilities are negative, which any epsilon above 0 makes worse. `size` is the oracle's, by default the
+    largest OPT; a gain that is less than rounding of it is none.
+    """
     excess = optimum - given_delta
+    rounding = NOTHING * (float(np.abs(optimum).max()) if size is None else size)
     with np.errstate(divide="ignore", invalid="ignore"):
-        epsilon = np.where(served > 0, excess / served - 1.0, np.where(excess > _NOTHING_TO_GAIN, np.inf, 0.0))
+        epsilon = np.where(served > 0, excess / served - 1.0, 0.0)
         gain = optimum - base
-        there = gain > _NOTHING_TO_GAIN * np.maximum(1.0, np.abs(optimum))
+        there = gain > rounding
         captured = np.where(there, (served - base) / gain, 1.0)
         allowed = np.where(there, (served + given_delta - base) / gain, 1.0)
+    epsilon[(served <= 0) & (excess > (1 + max(float(epsilon.max()), 0.0)) * served + rounding)] = np.inf
     delta = optimum - (1 + given_epsilon) * served
     worst = int(epsilon.argmax()), int(delta.argmax()), int(captured.argmin()), int(allowed.argmin())
     return Gap(
@@ -172,7 +186,8 @@ def certify(
     optimum = oracle.upper_bound(corners)
     served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
     base = corners @ portfolio.reference
-    gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta)
+    size = size_of(oracle)
+    gap = worst_gap(optimum, served, base, given_epsilon=epsilon, given_delta=delta, size=size)
     witnesses = captured_witnesses = np.zeros((0, oracle.bases))
     if search_bound and np.isfinite(gap.epsilon):
         by_hardness = corners[np.argsort(served / np.maximum(optimum, 1e-300))]
@@ -183,7 +198,7 @@ def certify(
         gains = GainOracle(oracle)
         captured_witnesses = _incompatible(gains, portfolio, by_hardness, 1 / share - 1, delta / share, among=incompatible_among)
     # What the reference lacks is counted from below: an optimum that is only bounded proves no need for a policy.
-    reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta).epsilon <= gap.epsilon
+    reference_suffices = worst_gap(oracle.lower_bound(corners), base, base, given_delta=delta, size=size).epsilon <= gap.epsilon
     return Certificate(
         epsilon=gap.epsilon,
         delta=gap.delta,

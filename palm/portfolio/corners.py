@@ -54,21 +54,26 @@ def lower_hull(solved: np.ndarray, optima: np.ndarray) -> np.ndarray:
     bases = solved.shape[1]
     if bases == 1:
         return np.full((1, 1), float(optima.min()))
-    roof = optima.max() + max(np.ptp(optima), 1.0)  # a point above all others makes the hull full-dimensional
-    points = np.vstack([np.column_stack([solved[:, :-1], optima]), np.append(np.full(bases - 1, 1.0 / bases), roof)])
+    least, scale = optima.min(), float(np.ptp(optima)) or 1.0  # heights as large as weights: Qhull's tolerances are absolute
+    heights = (optima - least) / scale
+    roof = 2.0  # a point above all others makes the hull full-dimensional
+    points = np.vstack([np.column_stack([solved[:, :-1], heights]), np.append(np.full(bases - 1, 1.0 / bases), roof)])
     try:
         equations = np.unique(ConvexHull(points).equations, axis=0)
     except QhullError:
         equations = np.unique(ConvexHull(points, qhull_options="QJ Pp").equations, axis=0)
     lower = equations[equations[:, -2] < -1e-9]  # outward normal pointing down
     planes: np.ndarray = -np.column_stack([lower[:, :-2], lower[:, -1]]) / lower[:, -2:-1]
+    planes *= scale
+    planes[:, -1] += least
     return planes
 
 
 def hull_height(weights: np.ndarray, planes: np.ndarray) -> np.ndarray:
     """(M,) height at (M, K) weights of a hull given by its planes.
 
-    Qhull's own rounding may put a plane above a solved point by about 1e-15; the bound stays above OPT by as much.
+    Qhull's own rounding may put a plane above a solved point by about 1e-15 of the largest height; the bound stays above OPT by
+    as much.
     """
     height: np.ndarray = np.column_stack([weights[:, :-1], np.ones(len(weights))]).dot(planes.T).max(axis=1)
     return height

@@ -16,7 +16,8 @@ from palm.portfolio.corners import corner_weights
 from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.pool import Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.rounding import size_of, slack_of
 from palm.portfolio.select import greedy_cover, needed_columns
 
 Advance = Callable[[str], object]
@@ -48,6 +49,7 @@ class Certifier:
 
     def __post_init__(self) -> None:
         self._part: GibbsOracle | None = None
+        self._size = size_of(self.oracle)
         if isinstance(self.oracle, GibbsOracle) and self.oracle.prompts >= 2 * _PROMPTS:
             self._part = self.oracle.part(np.arange(0, self.oracle.prompts, self.oracle.prompts // _PROMPTS))
 
@@ -63,7 +65,7 @@ class Certifier:
             rows = order[start : start + step]
             optimum = self.oracle.upper_bound(corners[rows])
             lack = optimum - (1 + self.epsilon) * served[rows] - self.delta
-            fails = lack > 2 * ROUNDING * np.maximum(1.0, np.abs(optimum))
+            fails = lack > 2 * slack_of(optimum, self.epsilon, self._size)
             failing.append(rows[fails])
             optima.append(optimum[fails])
             start += len(rows)
@@ -137,14 +139,15 @@ def _cover(oracle: Oracle, pool: Pool, tests: Trials, tolerance: tuple[float, fl
     A share of the tolerance is used where some policy can do with that, so that the rest bridges the space between tests.
     """
     epsilon, delta = tolerance
-    needs, covers = covers_of(pool, tests, oracle.reference, epsilon, delta)
+    size = size_of(oracle)
+    needs, covers = covers_of(pool, tests, oracle.reference, epsilon, delta, size=size)
     covers = covers[needs]
     if not covers.any(axis=1).all():
         weight = tests.weights[needs][int((~covers.any(axis=1)).argmax())]
         raise _unreachable(oracle, epsilon, delta, weight)
     left = ~covers[:, kept].any(axis=1)
     open_tests = Trials(tests.weights[needs][left], tests.optimum[needs][left])
-    strict: np.ndarray = covers_of(pool, open_tests, oracle.reference, epsilon * share, delta * share)[1]
+    strict: np.ndarray = covers_of(pool, open_tests, oracle.reference, epsilon * share, delta * share, size=size)[1]
     added = greedy_cover(np.where(strict.any(axis=1, keepdims=True), strict, covers[left]))
     chosen = np.union1d(kept, added)
     return chosen[needed_columns(covers[:, chosen])]
@@ -152,7 +155,7 @@ def _cover(oracle: Oracle, pool: Pool, tests: Trials, tolerance: tuple[float, fl
 
 def _with_centres(oracle: Oracle, pool: Pool, tests: Trials, epsilon: float, delta: float) -> Pool:
     """The pool and the policies that are optimal at the mean of the tests that one policy of a cover serves best, or alone."""
-    needs, covers = covers_of(pool, tests, oracle.reference, epsilon, delta)
+    needs, covers = covers_of(pool, tests, oracle.reference, epsilon, delta, size=size_of(oracle))
     needs &= covers.any(axis=1)
     if not needs.any():
         return pool

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palm.portfolio.callback import check_cheap
 from palm.portfolio.cover import Advance
 from palm.portfolio.front import hypervolume, pareto_front
 from palm.portfolio.least_gap import LeastGap, least_gaps
@@ -63,8 +64,9 @@ def plan_curve(
         a point per size; gaps never rise with the size.
 
     Raises:
-        ValueError: a size is negative, or they do not increase.
+        ValueError: a size is negative, or they do not increase, or the oracle trains.
     """
+    check_cheap(oracle, "plan_curve")
     sizes = list(sizes)
     if any(size < 0 for size in sizes) or any(after <= before for before, after in itertools.pairwise(sizes)):
         raise ValueError(f"sizes: expected whole numbers of at least 0 in increasing order, got {sizes}")

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from palm.portfolio.callback import check_cheap
 from palm.portfolio.certify import certify, folded, served_utility
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.gibbs import GibbsOracle
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.portfolio import Portfolio
+from palm.portfolio.rounding import size_of, slack_of
 from palm.portfolio.select import Effort, greedy_cover, smallest_cover
 
 _CUTS = 16
@@ -17,7 +19,6 @@ _GRID = 300
 _ROUNDS = 60
 _EFFORT = 2e5
 _SHARES = (0.9, 0.8, 0.7, 0.5)
-_ROUNDING = 1e-9
 
 
 def extend(
@@ -47,11 +48,15 @@ def extend(
         the number added but the certificate's own `size_at_least`.
 
     Raises:
-        ValueError: the oracle has not one basis more, or an argument is out of range.
+        ValueError: the oracle has not one basis more, trains, or differs in kl or the reference's value from the one that the
+            portfolio was planned with; or an argument is out of range.
     """
+    check_cheap(oracle, "extend")
     size, bases = portfolio.weights.shape
     if oracle.bases != bases + 1:
         raise ValueError(f"oracle: expected {bases + 1} bases, one more than the portfolio's, got {oracle.bases}")
+    if portfolio.origin == "planned":
+        _check_as_before(portfolio, oracle)
     if not (np.isfinite([epsilon, delta]).all() and epsilon >= 0 and delta >= 0 and epsilon + delta > 0):
         raise ValueError(f"epsilon, delta: expected numbers of at least 0 and one of them positive, got {epsilon} and {delta}")
     if (portfolio.calibration is None) != (calibration is None):
@@ -77,6 +82,19 @@ def extend(
     added, solves = _missing(grown, oracle, epsilon * (1 - 1e-6), delta)
     whole = _with(grown, oracle, added)
     return replace(whole, solves=portfolio.solves + size + solves, certificate=certify(whole, oracle, delta=delta))
+
+
+def _check_as_before(portfolio: Portfolio, oracle: Oracle) -> None:
+    """See that an oracle's first bases are those that a portfolio was planned with: measured ones may differ, plans may not."""
+    kl = getattr(oracle, "kl", portfolio.kl)
+    if not np.isclose(kl, portfolio.kl, rtol=1e-9, atol=0):
+        raise ValueError(f"oracle: expected kl = {portfolio.kl:g} as the portfolio was planned with, got {kl:g}")
+    before, now = portfolio.reference, oracle.reference[:-1]
+    if np.abs(now - before).max() > 1e-6 * np.abs(before).max():
+        raise ValueError(
+            f"oracle: expected the portfolio's bases first, in order and on the same prompts, with the reference's value "
+            f"{np.round(before, 6).tolist()}, got {np.round(now, 6).tolist()}; for other prompts see `Portfolio.revalued`"
+        )
 
 
 def _with(portfolio: Portfolio, oracle: Oracle, weights: np.ndarray) -> Portfolio:
@@ -112,7 +130,7 @@ def _missing(portfolio: Portfolio, oracle: Oracle, epsilon: float, delta: float)
         share = _SHARES[attempt // 2] if greedy else 1.0
         pooled = oracle.solve(pool)
         optimum = oracle.optimum(tests)[:, None]
-        target = optimum - _ROUNDING * np.maximum(1.0, optimum)
+        target = optimum - slack_of(optimum, epsilon, size_of(oracle))
         covers = (1 + share * epsilon) * (tests @ pooled.value.T - pooled.cost) + share * delta >= target
         chosen, least = (greedy_cover(covers), 0) if greedy else smallest_cover(covers, effort=effort)
         if least >= len(best):
@@ -137,5 +155,5 @@ def _failures(portfolio: Portfolio, oracle: Oracle, epsilon: float, delta: float
     optimum = oracle.optimum(corners) + oracle.slack
     served = served_utility(corners, portfolio.value, portfolio.cost, portfolio.reference)
     lack = optimum - (1 + epsilon) * served - delta
-    fails = np.flatnonzero(lack > 2 * _ROUNDING * np.maximum(1.0, np.abs(optimum)))
+    fails = np.flatnonzero(lack > 2 * slack_of(optimum, epsilon, size_of(oracle)))
     return corners[fails[np.argsort(-lack[fails], kind="stable")]]

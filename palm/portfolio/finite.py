@@ -18,12 +18,13 @@ class PoolOracle:
         """Check and keep the policies.
 
         Args:
-            value: (n, K) finite numbers; J of each policy.
+            value: (n, K) finite numbers, at least 0; J of each policy. Ratios of negative utilities say nothing, so shift them.
             cost: (n,) finite numbers, at least 0; KL cost of each policy, in units of reward.
-            reference: (K,) J of the reference policy, which is served for free; by default of the one policy that costs 0.
+            reference: (K,) finite numbers, at least 0; J of the reference policy, which is served for free; by default of the one
+                policy that costs 0.
 
         Raises:
-            ValueError: a shape is wrong, a size is 0, a number is not finite or a cost negative, or no reference is given and
+            ValueError: a shape is wrong, a size is 0, a number is not finite or negative, or no reference is given and
                 not exactly one policy costs 0.
         """
         try:
@@ -38,8 +39,9 @@ class PoolOracle:
             if not np.isfinite(array).all():
                 place = np.argwhere(~np.isfinite(array))[0]
                 raise ValueError(f"{name}: expected finite numbers, got {array[tuple(place)]} of policy {int(place[0])}")
-        if cost.min() < 0:
-            raise ValueError(f"cost: expected at least 0, got {cost.min():g} of policy {int(cost.argmin())}")
+        for name, array, least in (("value", value, value.min(axis=1)), ("cost", cost, cost)):
+            if array.min() < 0:
+                raise ValueError(f"{name}: expected at least 0, got {array.min():g} of policy {int(least.argmin())}")
         if reference is None:
             free = np.flatnonzero(cost <= _FREE)
             if len(free) != 1:
@@ -48,6 +50,8 @@ class PoolOracle:
         reference = np.array(reference, dtype=np.float64)
         if reference.shape != value.shape[1:] or not np.isfinite(reference).all():
             raise ValueError(f"reference: expected {value.shape[1]} finite numbers, got {reference.tolist()}")
+        if reference.min() < 0:
+            raise ValueError(f"reference: expected at least 0, got {reference.min():g} for basis {int(reference.argmin())}")
         self.value, self.cost, self.reference = value, cost, reference
 
     def __len__(self) -> int:

@@ -5,15 +5,22 @@ the reference, epsilon = 1 / gamma - 1 and delta' = delta / gamma. The gain is l
 so every search, selection and bound works on `GainOracle` unchanged.
 """
 
+from dataclasses import dataclass
+from numbers import Real
+
 import numpy as np
 from scipy.optimize import linprog
 
 from palm.portfolio.bounds import curvature_of
 from palm.portfolio.oracle import Oracle, Solution
+from palm.portfolio.rounding import NOTHING, size_of
 
 
 class GainOracle:
-    """An oracle whose values are gains over the reference; the reference's own is 0."""
+    """An oracle whose values are gains over the reference; the reference's own is 0.
+
+    A gain that is the rounding of what it is the difference of counts as 0.
+    """
 
     def __init__(self, oracle: Oracle) -> None:
         """Keep the oracle and its reference.
@@ -35,6 +42,11 @@ class GainOracle:
         return np.zeros_like(self._base)
 
     @property
+    def size(self) -> float:
+        """The oracle's: gains are rounded like the utilities that they are differences of."""
+        return size_of(self._oracle)
+
+    @property
     def slack(self) -> float:
         """The oracle's."""
         return self._oracle.slack
@@ -52,52 +64,80 @@ class GainOracle:
     def solve(self, weights: np.ndarray) -> Solution:
         """The oracle's solution at (M, K) weights, less the reference's value."""
         solution = self._oracle.solve(weights)
-        return Solution(solution.value - self._base, solution.cost, solution.optimum - weights @ self._base)
+        return Solution(solution.value - self._base, solution.cost, self._gained(solution.optimum, weights))
 
     def optimum(self, weights: np.ndarray) -> np.ndarray:
         """(M,) what can be gained at (M, K) weights."""
-        return self._oracle.optimum(weights) - weights @ self._base
+        return self._gained(self._oracle.optimum(weights), weights)
 
     def upper_bound(self, weights: np.ndarray) -> np.ndarray:
         """(M,) at least what can be gained at (M, K) weights."""
-        return self._oracle.upper_bound(weights) - weights @ self._base
+        return self._gained(self._oracle.upper_bound(weights), weights)
 
     def lower_bound(self, weights: np.ndarray) -> np.ndarray:
         """(M,) at most what can be gained at (M, K) weights."""
-        return self._oracle.lower_bound(weights) - weights @ self._base
+        return self._gained(self._oracle.lower_bound(weights), weights)
+
+    def _gained(self, utility: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        gain = utility - weights @ self._base
+        return np.where(np.abs(gain) <= NOTHING * self.size, 0.0, gain)
 
 
-def check_captured_gain(captured_gain: float, delta: float, oracle: Oracle) -> tuple[float, float]:
+@dataclass(frozen=True)
+class LeastGain:
+    """The least that an optimal policy gains over the reference.
+
+    Attributes:
+        gain: a number above 0 that no weight's gain is below, or 0 if it falls to nothing.
+        weight: (K,) where it is least, or None if nothing can be gained anywhere.
+        solved: (n, K) weights that were solved to find it.
+    """
+
+    gain: float
+    weight: np.ndarray | None
+    solved: np.ndarray
+
+
+def check_captured_gain(captured_gain: float, delta: float) -> tuple[float, float]:
     """What to ask of `GainOracle(oracle)` for a captured gain.
 
     Args:
         captured_gain: share of the gain that every weight is to have, above 0 and at most 1.
         delta: gain that any weight may lack beside it.
-        oracle: the one to plan with.
 
     Returns:
         epsilon and delta for the gains.
 
     Raises:
-        ValueError: the share is out of range; or it is 1, or the gain vanishes at some weight but not at all, and delta is 0:
-            no finite portfolio reaches that.
+        ValueError: the share is out of range, or it is 1 and delta is 0: no finite portfolio reaches that.
     """
-    if isinstance(captured_gain, bool) or not (np.isfinite(captured_gain) and 0 < captured_gain <= 1):
-        raise ValueError(f"captured_gain: expected a share above 0 and at most 1, got {captured_gain}")
-    if delta == 0:
-        if captured_gain == 1:
-            raise ValueError("captured_gain, delta: expected a share below 1 or a positive delta, got 1 and 0")
-        least, weight = least_gain(oracle)
-        if weight is not None and least <= 0:
-            raise ValueError(
-                f"captured_gain: expected something to gain over the reference at every weight, got none at "
-                f"{np.round(weight, 6).tolist()}; near it no finite portfolio gains a share of what there is: give a positive "
-                "delta, the gain that any weight may lack beside it"
-            )
+    if isinstance(captured_gain, bool) or not isinstance(captured_gain, Real) or not 0 < captured_gain <= 1:
+        raise ValueError(f"captured_gain: expected a share above 0 and at most 1, got {captured_gain!r}")
+    if captured_gain == 1 and delta == 0:
+        raise ValueError("captured_gain, delta: expected a share below 1 or a positive delta, got 1 and 0")
     return 1 / captured_gain - 1, delta / captured_gain
 
 
-def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> tuple[float, np.ndarray | None]:
+def check_gain_everywhere(oracle: Oracle) -> np.ndarray:
+    """See that a share of the gain can be had without a delta.
+
+    Returns:
+        (n, K) weights that were solved to see it.
+
+    Raises:
+        ValueError: the gain vanishes at some weight but not at all: near it no finite portfolio has a share of it.
+    """
+    least = least_gain(oracle)
+    if least.weight is not None and least.gain <= 0:
+        raise ValueError(
+            f"captured_gain: expected something to gain over the reference at every weight, got none at "
+            f"{np.round(least.weight, 6).tolist()}; near it no finite portfolio gains a share of what there is: give a positive "
+            "delta, the gain that any weight may lack beside it"
+        )
+    return least.solved
+
+
+def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> LeastGain:
     """The least that an optimal policy gains over the reference, and the weight where it is least.
 
     The gain is convex in w and every policy's gain is a linear function below it, so each solve adds a cut and the cuts' lowest
@@ -107,17 +147,13 @@ def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> t
         oracle: solved at most K + `rounds` times.
         rounds: of cutting.
         nothing: share of the largest gain below which a gain counts as none.
-
-    Returns:
-        a number above 0 that the gain is nowhere below, or 0 if it falls to nothing, and the weight; no weight if nothing can be
-        gained anywhere.
     """
-    gains, bases = GainOracle(oracle), oracle.bases
-    solution = gains.solve(np.eye(bases))
-    cuts = solution.value - solution.cost[:, None]
+    gains, bases, solved = GainOracle(oracle), oracle.bases, np.eye(oracle.bases)
+    solution = gains.solve(solved)
     largest = float(solution.optimum.max())  # a convex function is largest at a vertex
-    if largest <= 1e-12:
-        return 0.0, None
+    if largest <= 0:
+        return LeastGain(0.0, None, solved)
+    cuts = (solution.value - solution.cost[:, None]) / largest  # the program's tolerances are absolute
     for _ in range(rounds):
         # least t with t >= cut.w for every cut, w on the simplex
         program = linprog(
@@ -128,12 +164,14 @@ def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> t
             b_eq=[1.0],
             bounds=[(0, None)] * bases + [(None, None)],
         )
+        if program.x is None:
+            raise ArithmeticError(f"oracle: expected gains with a least one, got none by linear programming: {program.message}")
         weight = np.maximum(program.x[:-1], 0.0)
         weight /= weight.sum()
-        found = gains.solve(weight[None, :])
+        found, solved = gains.solve(weight[None, :]), np.vstack([solved, weight])
         if found.optimum[0] <= nothing * largest:
-            return 0.0, weight
-        if program.fun > 0.5 * nothing * largest:
-            return float(program.fun), weight
-        cuts = np.vstack([cuts, found.value - found.cost[:, None]])
-    return 0.0, weight
+            return LeastGain(0.0, weight, solved)
+        if program.fun > 0.5 * nothing:
+            return LeastGain(float(program.fun) * largest, weight, solved)
+        cuts = np.vstack([cuts, (found.value - found.cost[:, None]) / largest])
+    return LeastGain(0.0, weight, solved)

@@ -23,6 +23,7 @@ _PRODUCT = (
     2**18
 )  # multiplications in one matrix product: OpenBLAS wakes its other threads above that, and they cost more than they do
 _MOST_WEIGHTS = 128  # in one block
+_LARGEST = 1e100  # reward; squares and ratios of rewards must be numbers
 _SAFE_LOGIT = 300.0  # sums of exponentials of up to so much neither overflow nor lose a term that counts
 
 
@@ -56,13 +57,14 @@ class GibbsOracle:
         """Check and keep the rewards of candidates that were sampled from the reference.
 
         Args:
-            reward_tensor: (P, N, K) finite numbers, at least 0; calibrated into [0, 1] by convention.
-            kl: coefficient of the KL cost, in units of reward.
+            reward_tensor: (P, N, K) finite numbers, at least 0; calibrated into [0, 1] by convention. The largest is 0 or between
+                1e-100 and 1e100, so that products of two of them are numbers.
+            kl: coefficient of the KL cost, in units of reward, 1e-100 to 1e100.
             mask: (P, N) bool, False where a prompt has no such candidate; the reference is uniform over those it has.
 
         Raises:
-            ValueError: a shape is wrong, a size is 0, a reward is negative or not finite, a prompt has no candidate, or
-                `kl` is not a positive number.
+            ValueError: a shape is wrong, a size is 0, a reward is negative, not finite or out of range, a prompt has no candidate,
+                or `kl` is not a positive number in its range.
         """
         rewards, present = check_tensor(reward_tensor, kl, mask)
         self._rewards = rewards
@@ -92,7 +94,8 @@ class GibbsOracle:
     @cached_property
     def reference(self) -> np.ndarray:
         """(K,) mean reward of the candidates, averaged over prompts."""
-        return (self._rewards.sum(axis=1) / self._counts[:, None]).mean(axis=0)
+        per_prompt = self._rewards.sum(axis=1) / self._counts[:, None]
+        return np.ascontiguousarray(per_prompt.T).mean(axis=1)  # along memory NumPy sums in pairs, with less rounding
 
     @property
     def slack(self) -> float:
@@ -249,4 +252,8 @@ def check_tensor(reward_tensor: np.ndarray, kl: float, mask: np.ndarray | None) 
         raise ValueError(f"reward_tensor: expected rewards of at least 0 (calibrated into [0, 1]), got {rewards.min():g}")
     if isinstance(kl, bool) or not isinstance(kl, Real) or not (np.isfinite(kl) and kl > 0):
         raise ValueError(f"kl: expected a positive number, got {kl!r}")
+    for name, number in (("reward_tensor", float(rewards.max())), ("kl", float(kl))):
+        if number and not 1 / _LARGEST <= number <= _LARGEST:
+            what = "the largest reward to be 0 or a number" if name == "reward_tensor" else "a number"
+            raise ValueError(f"{name}: expected {what} between {1 / _LARGEST:g} and {_LARGEST:g}, got {number:g}")
     return np.ascontiguousarray(rewards), present

@@ -11,11 +11,13 @@ from math import comb
 import numpy as np
 
 from palm.portfolio.oracle import Oracle
+from palm.portfolio.rounding import NOTHING, size_of
 from palm.simplex import uniform_grid
 
 _SHARES = (1 / 2, 1 / 3, 2 / 3)  # t
 _LOOKS = 4_200  # weights between others at which OPT is asked, for one t
 _GRID = 500  # weights of a grid
+_MARGIN = 1e-9  # of the largest OPT: rounding, of weights too, must not turn equality into a strict inequality
 
 
 def incompatible_weights(
@@ -37,8 +39,7 @@ def incompatible_weights(
     weights = np.unique(np.round(weights, 12), axis=0)
     weights = weights / weights.sum(axis=1, keepdims=True)
     optimum = oracle.lower_bound(weights)
-    # The margin keeps rounding from turning equality into a strict inequality.
-    margin = 1e-9 * np.maximum(1.0, np.abs(optimum))
+    margin = max(_MARGIN * float(np.abs(oracle.upper_bound(np.eye(oracle.bases))).max()), NOTHING * size_of(oracle))
     apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
     weights, optimum = weights[apart], optimum[apart]
     if len(weights) < 2:
@@ -55,7 +56,7 @@ def incompatible_weights(
             continue
         between = oracle.upper_bound(distinct)[which]
         chord = share * optimum[one] + (1 - share) * optimum[other]
-        conflict[one, other] = (1 + epsilon) * between + delta < chord - 1e-9 * np.maximum(1.0, np.abs(chord))
+        conflict[one, other] = (1 + epsilon) * between + delta < chord - margin
     conflict |= conflict.T
     return weights[_greedy_clique(conflict)]
 

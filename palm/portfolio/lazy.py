@@ -9,7 +9,14 @@ from palm.portfolio.scheme import Scheme, proven
 
 
 def lazy_search(
-    oracle: Oracle, *, epsilon: float, delta: float, most: int = 1000, ahead: bool = True, advance: Advance | None = None
+    oracle: Oracle,
+    *,
+    epsilon: float,
+    delta: float,
+    most: int = 1000,
+    ahead: bool = True,
+    solved: np.ndarray | None = None,
+    advance: Advance | None = None,
 ) -> tuple[Pool, float]:
     """Solve at one weight after another until what was solved proves the tolerance, for oracles where a solve is a training.
 
@@ -23,6 +30,7 @@ def lazy_search(
         epsilon, delta: stop when (1 + epsilon) L(w) + delta >= the bound on OPT at every corner w.
         most: solves to spend, at least K.
         ahead: False always solves at the largest gap: optimistic linear support as published, with the better bound.
+        solved: (n, K) weights that were solved already, whose policies join those of the vertices.
         advance: called with a line of text after every solve.
 
     Returns:
@@ -32,6 +40,8 @@ def lazy_search(
     (optimistic linear support), with the KL cost folded into the value.
     """
     pool, scheme = solve_all(oracle, np.eye(oracle.bases)), Scheme(oracle, epsilon, delta)
+    for weight in np.zeros((0, oracle.bases)) if solved is None else solved:
+        pool = pool if _solved(pool, weight) else pool.joined(oracle, weight[None, :])
     while True:
         gap, worst = proven(oracle, pool, delta)
         if advance is not None:

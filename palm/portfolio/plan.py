@@ -1,22 +1,25 @@
 """From an oracle to a certified portfolio."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 
 from palm.portfolio.certify import certify
 from palm.portfolio.cover import Advance
-from palm.portfolio.gains import GainOracle, check_captured_gain
+from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_everywhere
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.plan_checks import check_captured_alone, check_search, check_trainings, check_users_given
+from palm.portfolio.plan_checks import check_captured_alone, check_names, check_search, check_trainings, check_users_given, trains
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import cut_search, fixed_size_search
 from palm.rewards.users import UserWeights
+
+logger = logging.getLogger(__name__)
 
 
 def plan_portfolio(
@@ -45,7 +48,7 @@ def plan_portfolio(
         captured_gain: the share, above 0 and at most 1, of what could be gained over the reference that every weight is to have,
             instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
             at some weight, as between opposed bases, a positive delta is needed.
-        size: at most so many policies, with the smallest epsilon they can have, instead of reaching `epsilon`.
+        size: at most so many policies, with the smallest epsilon they can have beside `delta`, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
             weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0.
             "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the smallest gap that
@@ -71,28 +74,40 @@ def plan_portfolio(
     Raises:
         ValueError: an argument is out of range.
     """
-    check_search(epsilon, delta, size, method, select, weights)
+    check_search(epsilon, delta, size, method, select, weights, captured_gain=captured_gain)
+    check_names(names, oracle.bases)
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
     searched: Oracle = oracle
-    left = delta
+    left, solved = delta, None
     if captured_gain is not None:
         check_captured_alone(captured_gain, size=size, refine=refine)
-        epsilon, left = check_captured_gain(captured_gain, delta, oracle)
+        epsilon, left = check_captured_gain(captured_gain, delta)
         searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
-    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, advance)
+    if captured_gain is not None and delta == 0 and (method == "lazy" or not trains(oracle)):
+        looked_at = check_gain_everywhere(oracle)
+        solved = looked_at if trains(oracle) else None  # what was trained is used, and counted
+    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, solved, advance)
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
-        pool, chosen = fixed_size_search(oracle, size=size, pool=pool, grow=method == "cut", advance=advance)
+        pool, chosen = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=method == "cut", advance=advance)
     else:
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if captured_gain is not None:
         pool = replace(pool, value=pool.value + oracle.reference)
     if refine:
         return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
-    return finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
+    portfolio = finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
+    if captured_gain is not None and portfolio.certified.captured_gain_given_delta < captured_gain * (1 - 1e-6):
+        logger.warning(
+            "captured_gain: %g was asked for, %g is certified: fixed weights leave as much, or what can be gained is too little "
+            "to be told from the rounding of utilities",
+            captured_gain,
+            portfolio.certified.captured_gain_given_delta,
+        )
+    return portfolio
 
 
 def _best_for_users(
@@ -139,9 +154,18 @@ def _pool_for(oracle: Oracle, population: Population) -> Pool:
     return solve_all(oracle, np.unique(np.vstack([grid_of_size(oracle.bases, 300), own]), axis=0))
 
 
-def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, advance: Advance | None) -> Pool:
+def _pool(
+    oracle: Oracle,
+    epsilon: float,
+    delta: float,
+    method: str,
+    weights: int,
+    seed: int,
+    solved: np.ndarray | None,
+    advance: Advance | None,
+) -> Pool:
     if method == "lazy":
-        return lazy_search(oracle, epsilon=epsilon, delta=delta, advance=advance)[0]
+        return lazy_search(oracle, epsilon=epsilon, delta=delta, solved=solved, advance=advance)[0]
     if method == "grid":
         return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
     if method == "vertices":

@@ -12,16 +12,18 @@ from palm.rewards.users import UserWeights
 METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
 
 
-def check_search(epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int) -> None:
+def check_search(
+    epsilon: float, delta: float, size: int | None, method: str, select: str, weights: int, *, captured_gain: float | None = None
+) -> None:
     """See that what to reach, and how, is in its range.
 
     Raises:
-        ValueError: one is not, or epsilon and delta are both 0 and there is no size.
+        ValueError: one is not, or epsilon and delta are both 0 and neither a size nor a captured gain is asked for.
     """
     for name, value in (("epsilon", epsilon), ("delta", delta)):
         if isinstance(value, bool) or not isinstance(value, Real) or not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
-    if size is None and epsilon + delta <= 0:
+    if size is None and captured_gain is None and epsilon + delta <= 0:
         raise ValueError("epsilon, delta: expected one of them to be positive, got 0 and 0; no finite portfolio reaches that")
     if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
         raise ValueError(f"size: expected a whole number of at least 1, got {size!r}")
@@ -29,8 +31,18 @@ def check_search(epsilon: float, delta: float, size: int | None, method: str, se
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if select not in ("milp", "greedy", "population"):
         raise ValueError(f"select: expected 'milp', 'greedy' or 'population', got {select!r}")
-    if weights < 1:
-        raise ValueError(f"weights: expected at least 1, got {weights}")
+    if isinstance(weights, bool) or not isinstance(weights, Integral) or weights < 1:
+        raise ValueError(f"weights: expected a whole number of at least 1, got {weights!r}")
+
+
+def check_names(names: tuple[str, ...], bases: int) -> None:
+    """See that there is a name for every basis, or none at all.
+
+    Raises:
+        ValueError: there is not.
+    """
+    if isinstance(names, str) or any(not isinstance(name, str) for name in names) or len(names) not in (0, bases):
+        raise ValueError(f"names: expected {bases} names, one per basis, got {names if isinstance(names, str) else list(names)!r}")
 
 
 def check_users_given(select: str, size: int | None, users: np.ndarray | UserWeights | None, welfare: float | None) -> None:
@@ -51,13 +63,18 @@ def check_users_given(select: str, size: int | None, users: np.ndarray | UserWei
         raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
 
 
+def trains(oracle: Oracle) -> bool:
+    """Whether every solve is a training."""
+    return isinstance(oracle, CallbackOracle)
+
+
 def check_trainings(oracle: Oracle, *, method: str, refine: bool) -> None:
     """Refuse what solves hundreds of weights where every solve is a training.
 
     Raises:
         ValueError: the oracle trains, and `refine` or a method for cheap oracles is asked for.
     """
-    if isinstance(oracle, CallbackOracle) and (refine or method == "cut"):
+    if trains(oracle) and (refine or method == "cut"):
         asked = "refine: expected False" if refine else "method: expected 'lazy' or fixed weights"
         raise ValueError(
             f"{asked} for an oracle that trains, got {refine if refine else method!r}, which solves hundreds of weights"

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palm.portfolio.oracle import Oracle
-
-ROUNDING = 1e-9
+from palm.portfolio.rounding import slack_of
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,14 @@ def served_by(pool: Pool, chosen: np.ndarray, weights: np.ndarray, reference: np
     return utility
 
 
-def covers_of(pool: Pool, tests: Trials, reference: np.ndarray, epsilon: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(t,) whether a test needs a policy (the reference is not good enough), and (t, n) which policies are good enough."""
-    target = tests.optimum - ROUNDING * np.maximum(1.0, np.abs(tests.optimum))
+def covers_of(
+    pool: Pool, tests: Trials, reference: np.ndarray, epsilon: float, delta: float, *, size: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(t,) whether a test needs a policy (the reference is not good enough), and (t, n) which policies are good enough.
+
+    `size` is the oracle's, see `palm.portfolio.rounding`; by default the largest OPT among the tests.
+    """
+    size = float(np.abs(tests.optimum).max(initial=0.0)) if size is None else size
+    target = tests.optimum - slack_of(tests.optimum, epsilon, size)
     needs = (1 + epsilon) * (tests.weights @ reference) + delta < target
     return needs, (1 + epsilon) * (tests.weights @ pool.value.T - pool.cost) + delta >= target[:, None]

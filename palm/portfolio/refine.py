@@ -19,6 +19,7 @@ import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
+from palm.portfolio.callback import check_cheap
 from palm.portfolio.certify import folded, served_utility, worst_gap
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.oracle import Oracle, Solution
@@ -84,7 +85,11 @@ def refine_weights(
 
     Returns:
         the moved weights; those given where no move helps (m = 0, one basis, a gap of 0 or without bound).
+
+    Raises:
+        ValueError: the oracle trains.
     """
+    check_cheap(oracle, "refine_weights")
     best = start = _at(oracle, weights, delta)
     solves = len(weights)
     if len(weights) == 0 or oracle.bases == 1 or not np.isfinite(start.epsilon):
@@ -124,7 +129,11 @@ def refine_for_users(
 
     Returns:
         the moved weights; `before` and `after` are sums of `Population.losses`, which mean regret and W_p order alike.
+
+    Raises:
+        ValueError: the oracle trains.
     """
+    check_cheap(oracle, "refine_for_users")
     weights, solution = np.array(weights), oracle.solve(weights) if len(weights) else None
     solves, free = len(weights), population.weights @ oracle.reference
     if solution is None:
@@ -209,12 +218,13 @@ def _move(
         return None
     policy, weight = own[open_tests], tests[open_tests]
     gain = np.einsum("tvk,tk->tv", slopes[0][policy], weight) - slopes[1][policy]  # per unit of move towards each vertex
-    # Variables: moves a_jv >= 0 towards vertex v, then the share s to be lifted: utility + gain.a >= s wanted.
+    gain, had = gain / wanted[open_tests, None], utility[open_tests, policy] / wanted[open_tests]  # its tolerances are absolute
+    # Variables: moves a_jv >= 0 towards vertex v, then the share s to be lifted: (utility + gain.a) / wanted >= s.
     rows = np.repeat(np.arange(len(open_tests)), bases)
     columns = (policy[:, None] * bases + np.arange(bases)).ravel()
     level = np.column_stack([np.arange(len(open_tests)), np.full(len(open_tests), size * bases)])
     matrix = csr_array(
-        (np.append(-gain.ravel(), wanted[open_tests]), (np.append(rows, level[:, 0]), np.append(columns, level[:, 1]))),
+        (np.append(-gain.ravel(), np.ones(len(open_tests))), (np.append(rows, level[:, 0]), np.append(columns, level[:, 1]))),
         shape=(len(open_tests) + size, size * bases + 1),
     )
     limits = csr_array(
@@ -224,11 +234,11 @@ def _move(
     found = linprog(
         np.append(np.zeros(size * bases), -1.0),
         A_ub=matrix + limits,
-        b_ub=np.append(utility[open_tests, policy], np.full(size, reach)),
+        b_ub=np.append(had, np.full(size, reach)),
         bounds=[*[(0.0, reach)] * (size * bases), (None, None)],
         method="highs",
     )
-    if found.x is None or -found.fun <= (utility[open_tests, policy] / wanted[open_tests]).min() * (1 + 1e-9):
+    if found.x is None or -found.fun <= had.min() * (1 + 1e-9):
         return None
     steps = found.x[:-1].reshape(size, bases)
     moved = position.weights * (1 - steps.sum(axis=1, keepdims=True)) + steps

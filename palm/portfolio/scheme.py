@@ -113,7 +113,7 @@ class Scheme:
         epsilon, delta = self._epsilon * share, self._delta * share
         net = grid_of_size(pool.weights.shape[1], _NET)
         guess = _imagined(surrogate, net)
-        target = guess.optimum - delta - 1e-9
+        target = guess.optimum * (1 - 1e-9) - delta
         good: np.ndarray = (1 + epsilon) * (net @ np.vstack([guess.value, pool.value - pool.cost[:, None]]).T) >= target[:, None]
         good = good & self._may_vouch(net, np.vstack([net, pool.weights]), guess.optimum)
         needs = ((1 + epsilon) * (net @ self._oracle.reference) < target) & ~good[:, len(net) :].any(axis=1)
@@ -171,7 +171,7 @@ class Scheme:
                 best = float(gaps.max()), corners[gaps.argmax()], weights
             if best[0] <= wanted or len(weights) == 0:
                 break
-            pull = np.maximum(gaps / gaps.max(), 0.0)[:, None] ** 6 * (utility[:, len(pool) :] >= served[:, None] - 1e-9)
+            pull = np.maximum(gaps / gaps.max(), 0.0)[:, None] ** 6 * (utility[:, len(pool) :] >= served[:, None] * (1 - 1e-9))
             total = pull.sum(axis=0)[:, None]
             aim = np.where(total > 1e-12, pull.T @ corners / np.maximum(total, 1e-12), weights)
             moved = np.where(weights > 1e-9, weights + _STEP * (aim - weights), 0.0)

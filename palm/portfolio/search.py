@@ -11,13 +11,15 @@ from palm.portfolio.grid import grid_of_size
 from palm.portfolio.groups import weights_between
 from palm.portfolio.incompatible import incompatible_on_grid
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.pool import ROUNDING, Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.pool import Pool, Trials, covers_of, served_by, solve_all
+from palm.portfolio.rounding import size_of
 from palm.portfolio.select import Effort, cover_within, smallest_cover
 from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
 FIXED_SIZE_EFFORT = 1e5
+_SAME = 1e-9  # epsilons, or weights, that differ by no more are the same
 _CUTS = 64  # most corner weights added in one round
 _LOOKS = {True: 4e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
@@ -42,8 +44,8 @@ def cut_search(
         exact: the fewest policies out of the pool, by integer programming; otherwise greedily few.
         pool: policies to choose from, which must be good enough together; by default the search makes its own, solves
             wherever a choice fails and moves weights so that fewer will do.
-        effort: of all integer programs together, about five seconds unless given; when it is spent the fewest found so far
-            are kept, and a warning says what is proven.
+        effort: of all integer programs together, about five seconds unless given; when it is spent, or a program would be too
+            large, the fewest found so far are kept, and a warning says what is proven.
         advance: called with a line of text after every round.
 
     Returns:
@@ -60,12 +62,17 @@ def cut_search(
     effort = effort or Effort()
     if exact and len(chosen) > 1:
         proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
+    if exact and len(chosen) > max(proven, 1):
+        tests = _fewer_tests(oracle, pool, tests, inner, delta, effort.most_cells)
     while exact and len(chosen) > max(proven, 1):
-        needs, covers = covers_of(pool, tests, oracle.reference, inner, delta)
-        if not effort.allows(int(needs.sum()) * len(pool)):
+        needs, covers = covers_of(pool, tests, oracle.reference, inner, delta, size=size_of(oracle))
+        too_large = int(needs.sum()) * len(pool) > effort.most_cells
+        if effort.spent or too_large:
             logger.warning(
-                "integer programs took all the effort allowed: %d policies kept; of this pool no fewer than %d will do, what lies "
-                "between is open",
+                "%s: %d policies kept; of this pool no fewer than %d will do, what lies between is open",
+                f"{len(pool)} policies on {int(needs.sum())} weights are too many for an integer program"
+                if too_large
+                else "integer programs took all the effort allowed",
                 len(chosen),
                 proven,
             )
@@ -87,10 +94,23 @@ def cut_search(
     return pool, chosen
 
 
+def _fewer_tests(oracle: Oracle, pool: Pool, tests: Trials, epsilon: float, delta: float, most_cells: int) -> Trials:
+    """The tests, or so few of them, evenly spaced, that integer programs over the pool keep room for the corners that fail.
+
+    A choice passes only at all its corners, so fewer tests cost rounds and prove no more than is true.
+    """
+    needs = np.flatnonzero(covers_of(pool, tests, oracle.reference, epsilon, delta, size=size_of(oracle))[0])
+    if len(needs) * len(pool) <= most_cells:
+        return tests
+    kept = needs[np.linspace(0, len(needs) - 1, max(1, most_cells // (2 * len(pool)))).astype(np.intp)]
+    return Trials(tests.weights[kept], tests.optimum[kept])
+
+
 def fixed_size_search(
     oracle: Oracle,
     *,
     size: int,
+    delta: float = 0.0,
     pool: Pool | None = None,
     grow: bool = True,
     tolerance: float = 5e-3,
@@ -107,6 +127,7 @@ def fixed_size_search(
     Args:
         oracle: must be cheap if the pool is to grow.
         size: policies to keep, at least 1.
+        delta: additive gap allowed beside it.
         pool: policies to choose from; by default a uniform grid of about 300.
         grow: also solve at the corners that are added, and between bases if there are more of them than policies.
         tolerance: relative; how much better another choice from the final pool could be at most.
@@ -119,37 +140,40 @@ def fixed_size_search(
     """
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
     tests = Trials(pool.weights, pool.optimum)
-    best: tuple[float, np.ndarray] = (np.inf, np.zeros(0, dtype=np.intp))
+    best: tuple[float, float, np.ndarray] | None = None  # where no number of so many policies is finite, the additive gap decides
     effort = effort or Effort(FIXED_SIZE_EFFORT)
     if grow and len(between := weights_between(oracle, size)):
         pool = pool.joined(oracle, between)
     for _ in range(rounds):
-        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, effort)
+        bound, reached, chosen = _least_epsilon(pool, tests, oracle.reference, size, delta, effort)
         corners, optimum, served = _at_corners(oracle, pool, chosen)
-        ratio = _epsilon_left(optimum, served)
-        if ratio.max() < best[0]:
-            best = float(ratio.max()), chosen
+        ratio = _epsilon_left(optimum - delta, served)
+        found = float(ratio.max()), float((optimum - served).max())
+        if best is None or found < best[:2]:
+            best = *found, chosen
         if advance is not None:
             advance(f"size {size}: epsilon {best[0]:.4f} certified, at least {bound:.4f} for this pool, {len(pool)} solves")
-        if best[0] <= bound * (1 + tolerance) + ROUNDING:
+        if best[0] <= bound * (1 + tolerance) + _SAME:
             break
         worst = np.argsort(-ratio, kind="stable")[:_CUTS]
         worst = worst[ratio[worst] > reached * (1 + tolerance / 2)]
         distance = np.abs(corners[worst][:, None, :] - tests.weights[None, :, :]).max(axis=2).min(axis=1)
-        worst = worst[distance > ROUNDING]
+        worst = worst[distance > _SAME]
         if len(worst) == 0:
             break
         tests = tests.joined(corners[worst], optimum[worst])
         pool = pool.joined(oracle, corners[worst]) if grow else pool
-    return pool, _needed(oracle, pool, best[1], best[0])
+    if best is None or not np.isfinite(best[0]):  # then the gap cannot tell which policies it needs
+        return pool, np.zeros(0, dtype=np.intp) if best is None else best[2]
+    return pool, _needed(oracle, pool, best[2], best[0], delta)
 
 
-def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float) -> np.ndarray:
+def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
     """The chosen policies without those that the gap does not need: bases that agree, say, need no second policy."""
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
         _, optimum, served = _at_corners(oracle, pool, others)
-        if _epsilon_left(optimum, served).max() <= epsilon + ROUNDING:
+        if _epsilon_left(optimum - delta, served).max() <= epsilon + _SAME:
             chosen = others
     return chosen
 
@@ -160,19 +184,21 @@ def _at_corners(oracle: Oracle, pool: Pool, chosen: np.ndarray) -> tuple[np.ndar
     return corners, oracle.upper_bound(corners), served_by(pool, chosen, corners, oracle.reference)
 
 
-def _epsilon_left(optimum: np.ndarray, utility: np.ndarray) -> np.ndarray:
-    """epsilon that a utility leaves: OPT / utility - 1, at least 0, infinite where nothing is had of something."""
+def _epsilon_left(wanted: np.ndarray, utility: np.ndarray) -> np.ndarray:
+    """epsilon that a utility leaves of OPT less delta: wanted / utility - 1, at least 0, infinite where nothing is had of it."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(optimum <= utility, 0.0, np.where(utility > 0, optimum / utility - 1.0, np.inf))
+        return np.where(wanted <= utility, 0.0, np.where(utility > 0, wanted / utility - 1.0, np.inf))
 
 
-def _least_epsilon(pool: Pool, tests: Trials, reference: np.ndarray, size: int, effort: Effort) -> tuple[float, float, np.ndarray]:
+def _least_epsilon(
+    pool: Pool, tests: Trials, reference: np.ndarray, size: int, delta: float, effort: Effort
+) -> tuple[float, float, np.ndarray]:
     """A lower bound on the epsilon that `size` policies of the pool leave on the tests, what is left by those found, and those.
 
     Swapping finds good policies; integer programs then lower the epsilon, or prove that it cannot be, until the effort is spent.
     """
-    ratio = _epsilon_left(tests.optimum[:, None], tests.weights @ pool.value.T - pool.cost)
-    free = _epsilon_left(tests.optimum, tests.weights @ reference)
+    ratio = _epsilon_left(tests.optimum[:, None] - delta, tests.weights @ pool.value.T - pool.cost)
+    free = _epsilon_left(tests.optimum - delta, tests.weights @ reference)
     best = swap_search(ratio, free, size)
     reached = float(np.minimum(ratio[:, best].min(axis=1, initial=np.inf), free).max())
     levels = np.unique(np.append(ratio[ratio < reached], free[free < reached]))

@@ -18,18 +18,16 @@ class Effort:
 
     Attributes:
         units: left.
+        most_cells: rows times columns of the largest program, before anything superfluous is left out.
     """
 
     units: float = 5e5
+    most_cells: int = _MOST_CELLS
 
     @property
     def spent(self) -> bool:
         """Whether nothing is left."""
         return self.units <= 0
-
-    def allows(self, cells: int) -> bool:
-        """Whether a program of so many cells, before anything superfluous is left out, may begin."""
-        return self.units > 0 and cells <= _MOST_CELLS
 
     def nodes_for(self, cells: int) -> int:
         """How many nodes of branch and bound a program of so many cells may look at, at least 1."""

@@ -76,6 +76,11 @@ def test_seed_decides_which_prompts_are_held_out() -> None:
     assert len(set(draws)) == 3
 
 
+def test_one_prompt_cannot_be_divided() -> None:
+    with pytest.raises(ValueError, match="held_out: expected at least 2 prompts, to plan on some and hold out others, got 1"):
+        split_prompts(1, 0.2, seed=0)
+
+
 @pytest.mark.parametrize("held_out", [0, 20, 0.99])
 def test_neither_side_may_be_empty(held_out: float | int) -> None:
     with pytest.raises(ValueError, match="held_out: expected from 1 to 19 of the 20 prompts, got"):

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -200,3 +201,18 @@ def test_a_gap_that_choosing_hard_cannot_reach_is_refused_with_what_it_leaves(ra
 def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         BestOfNOracle(**{"reward_tensor": np.full((2, 3, 2), 0.5), "n": 2, **arguments})
+
+
+def test_bounds_raise_no_warning_whatever_memory_held_before(random_tensor, monkeypatch):
+    def dirty(like):
+        return np.full(like.shape, np.inf)
+
+    monkeypatch.setattr(np, "empty_like", dirty)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isfinite(BestOfNOracle(random_tensor(0, 3), 4, 0.1).upper_bound(np.eye(3))).all()
+
+
+def test_ties_do_not_depend_on_the_scale():
+    scores = np.array([0.3, 0.1, 0.1 + 1e-16, 0.2])
+    np.testing.assert_allclose(best_of_n(scores * 1e-13, 3), best_of_n(scores, 3), atol=1e-15)

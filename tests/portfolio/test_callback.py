@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from palm.artifacts import ArtifactError
-from palm.portfolio import CallbackOracle, GibbsOracle, certify, plan_portfolio
+from palm.portfolio import (
+    CallbackOracle,
+    GibbsOracle,
+    Population,
+    certify,
+    extend,
+    plan_curve,
+    plan_portfolio,
+    refine_for_users,
+    refine_weights,
+)
 from palm.portfolio.incompatible import incompatible_weights
 from palm.simplex import sample_simplex
 
@@ -172,7 +182,17 @@ def test_hundreds_of_trainings_are_not_started_by_default(trained):
 
 @pytest.mark.parametrize(
     "result",
-    [None, 0.5, ([0.1, 0.2], np.nan), ([0.1, np.inf], 0.0), ([0.1], 0.0), ([0.1, 0.2], -0.1), ([0.1, 0.2], [0.1]), ("x", 0)],
+    [
+        None,
+        0.5,
+        ([0.1, 0.2], np.nan),
+        ([0.1, np.inf], 0.0),
+        ([0.1], 0.0),
+        ([0.1, 0.2], -0.1),
+        ([0.1, 0.2], [0.1]),
+        ([0.1, -0.2], 0),
+        ("x", 0),
+    ],
 )
 def test_what_is_no_measurement_is_refused_with_its_weight_and_not_remembered(result):
     oracle = CallbackOracle(lambda weight: result, 2, np.zeros(2), 0.1)
@@ -188,6 +208,7 @@ def test_what_is_no_measurement_is_refused_with_its_weight_and_not_remembered(re
         ({"bases": True}, "bases: expected a whole number of at least 1, got True"),
         ({"reference": np.zeros(3)}, "reference: expected 2 finite numbers"),
         ({"reference": np.array([0.1, np.nan])}, "reference: expected 2 finite numbers"),
+        ({"reference": np.array([0.1, -0.2])}, "reference: expected at least 0, got -0.2 for basis 1"),
         ({"kl": -1.0}, "kl: expected a number of at least 0, got -1.0"),
         ({"slack": np.nan}, "slack: expected a number of at least 0, got nan"),
         ({"slack": True}, "slack: expected a number of at least 0, got True"),
@@ -196,3 +217,40 @@ def test_what_is_no_measurement_is_refused_with_its_weight_and_not_remembered(re
 def test_bad_arguments_are_refused_by_name(arguments, message):
     with pytest.raises(ValueError, match=message):
         CallbackOracle(**{"function": print, "bases": 2, "reference": np.zeros(2), "kl": 0.1, **arguments})
+
+
+def test_every_training_for_a_captured_gain_is_counted_and_used(trained):
+    oracle, exact, calls = trained(3)
+    portfolio = plan_portfolio(oracle, captured_gain=0.5, method="lazy")
+    assert len(calls) == portfolio.solves == len(oracle)
+    assert portfolio.certificate.captured_gain >= 0.5 - 1e-9
+    assert certify(portfolio, exact, search_bound=False).captured_gain >= 0.5 - 1e-9
+
+
+def test_bases_alone_are_all_that_is_trained_for_a_captured_gain_too(trained):
+    oracle, _, calls = trained(3)
+    portfolio = plan_portfolio(oracle, captured_gain=0.5, method="vertices")
+    assert len(calls) == portfolio.solves == 3
+    opposed = CallbackOracle(lambda weight: (calls.append(0) or weight, 0.0), 3, np.full(3, 0.4), 0.1)
+    calls.clear()
+    with pytest.raises(ValueError, match="captured_gain: expected a share above 0 and at most 1, got 2"):
+        plan_portfolio(opposed, captured_gain=2, method="vertices")
+    assert calls == []
+    with pytest.raises(ValueError, match=r"weights: the policies solved leave some weight with utility \(or gain\) 0"):
+        plan_portfolio(opposed, captured_gain=0.9, method="vertices")
+    assert len(calls) == 3
+
+
+def test_what_solves_hundreds_of_weights_refuses_an_oracle_that_trains(trained, random_tensor):
+    oracle, _, calls = trained(2)
+    users = Population(np.eye(2), np.ones(2))
+    one = plan_portfolio(GibbsOracle(random_tensor(0, 1), 0.1), epsilon=0.5)
+    for name, call in {
+        "plan_curve": lambda: plan_curve(oracle, sizes=[1, 2]),
+        "extend": lambda: extend(one, oracle),
+        "refine_weights": lambda: refine_weights(oracle, np.eye(2)),
+        "refine_for_users": lambda: refine_for_users(oracle, np.eye(2), users),
+    }.items():
+        with pytest.raises(ValueError, match=f"oracle: expected one that is cheap to solve, for {name} solves hundreds of weights"):
+            call()
+    assert calls == []

@@ -153,6 +153,18 @@ def test_worst_gap_of_a_better_portfolio_than_the_optimum_is_none():
     assert (gap.epsilon, gap.delta, gap.captured_gain) == (0, 0, 1)
 
 
+def test_negative_utilities_are_no_multiplicative_gap_of_0(pool_oracle, portfolio_of):
+    """(1 + epsilon) (-1) >= -0.2 for no epsilon of at least 0; nor (1 + epsilon) (-0.2) >= -0.2 for one above 0."""
+    oracle = pool_oracle([[-0.2, -0.9], [-0.9, -0.2]], reference=[-1, -1])
+    found = certify(portfolio_of(oracle, np.zeros((0, 2))), oracle)
+    assert found.delta == pytest.approx(0.8)
+    assert found.epsilon == np.inf
+    assert found.size_at_least == 0
+    assert worst_gap(np.array([-0.2, 0.5]), np.array([-0.2, 0.5]), np.array([-1.0, 0.1])).epsilon == 0
+    gap = worst_gap(np.array([-0.2, 0.6]), np.array([-0.2, 0.5]), np.array([-1.0, 0.1]))
+    assert (gap.epsilon, gap.at_epsilon) == (np.inf, 0)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_no_policy_whatever_is_good_enough_for_two_incompatible_weights(random_tensor, seed):
     """On few candidates every policy can be tried: by linear programs over tangents, or here over a fine net of them."""

@@ -104,5 +104,15 @@ def test_hull_bound_is_exact_where_the_optimum_is_linear():
     np.testing.assert_allclose(upper_bound(weights, np.eye(3), slope), weights @ slope, atol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-13, 1e12])
+def test_hull_bound_grows_with_the_scale(random_tensor, scale):
+    rng = np.random.default_rng(0)
+    solved, weights = np.vstack([np.eye(3), sample_simplex(12, 3, rng)]), sample_simplex(60, 3, rng)
+    optima = GibbsOracle(random_tensor(0, 3), 0.1).optimum(solved)
+    np.testing.assert_allclose(
+        upper_bound(weights, solved, optima * scale) / scale, upper_bound(weights, solved, optima), rtol=1e-9
+    )
+
+
 def test_hull_bound_for_one_basis_is_its_optimum():
     np.testing.assert_array_equal(upper_bound(np.ones((3, 1)), np.ones((2, 1)), np.array([0.7, 0.7])), [0.7, 0.7, 0.7])

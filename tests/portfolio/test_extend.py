@@ -71,3 +71,15 @@ def test_calibration_and_names_go_on(random_tensor):
             extend(portfolio, GibbsOracle(rewards, 0.2), **arguments)
     with pytest.raises(ValueError, match="oracle: expected 3 bases, one more than the portfolio's, got 2"):
         extend(plain, GibbsOracle(rewards[:, :, :2], 0.2))
+
+
+def test_another_oracle_than_the_plan_s_is_refused(random_tensor):
+    rewards = random_tensor(2, 3)
+    before = plan_portfolio(GibbsOracle(rewards[:, :, :2], 0.2), epsilon=0.1)
+    with pytest.raises(ValueError, match=r"oracle: expected kl = 0\.2 as the portfolio was planned with, got 0.1"):
+        extend(before, GibbsOracle(rewards, 0.1), epsilon=0.1)
+    for other in (rewards[:, :, ::-1], random_tensor(3, 3)):
+        with pytest.raises(ValueError, match=r"oracle: expected the portfolio's bases first, in order and on the same prompts"):
+            extend(before, GibbsOracle(other, 0.2), epsilon=0.1)
+    measured = replace(before, origin="measured", reference=before.reference + 0.01)
+    assert extend(measured, GibbsOracle(rewards, 0.2), epsilon=0.1).certificate.epsilon <= 0.1 + 1e-9

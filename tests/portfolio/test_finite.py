@@ -43,6 +43,8 @@ def test_plans_over_a_pool_hold_against_every_policy_of_it(random_tensor, bases)
         ([[0.1, np.nan]], [0.0], None, "value: expected finite numbers, got nan of policy 0"),
         ([[0.1, 0.2], [0.1, 0.3]], [0.0, np.inf], None, "cost: expected finite numbers, got inf of policy 1"),
         ([[0.1, 0.2], [0.1, 0.3]], [0.0, -0.1], None, "cost: expected at least 0, got -0.1 of policy 1"),
+        ([[0.1, 0.2], [0.1, -0.3]], [0.0, 0.1], None, "value: expected at least 0, got -0.3 of policy 1"),
+        ([[0.1, 0.2]], [0.1], [0.1, -0.2], "reference: expected at least 0, got -0.2 for basis 1"),
         ([[0.1, 0.2]], [0.1], None, "reference: expected its value .* as 0 policies of the pool, not one, cost 0"),
         ([[0.1, 0.2], [0.2, 0.1]], [0.0, 0.0], None, "reference: expected its value .* as 2 policies of the pool, not one, cost 0"),
         ([[0.1, 0.2]], [0.1], [0.1], r"reference: expected 2 finite numbers, got \[0.1\]"),

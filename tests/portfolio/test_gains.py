@@ -38,7 +38,7 @@ def test_every_weight_gets_the_share_asked_for(random_tensor, optimum_at, served
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_no_smaller_part_of_the_pool_captures_as_much(random_tensor, portfolio_of, seed, share):
     oracle = GibbsOracle(random_tensor(seed, 2), 0.1)
-    epsilon, delta = check_captured_gain(share, 0.0, oracle)
+    epsilon, delta = check_captured_gain(share, 0.0)
     pool, chosen = cut_search(
         GainOracle(oracle), epsilon=epsilon, delta=delta, pool=solve_all(GainOracle(oracle), grid_of_size(2, 12))
     )
@@ -59,7 +59,7 @@ def test_two_specialists_capture_two_thirds_as_known_by_hand(pool_oracle, portfo
     generalist = certify(portfolio_of(oracle, np.full((1, 2), 0.5)), oracle, captured_bound=True)
     assert generalist.captured_gain == pytest.approx(0.75, abs=1e-9)
     assert generalist.captured_size_at_least == 1  # 0.6 / 0.75 is just enough for the 0.8 of both vertices
-    assert check_captured_gain(0.8, 0.1, oracle) == pytest.approx((0.25, 0.125))
+    assert check_captured_gain(0.8, 0.1) == pytest.approx((0.25, 0.125))
     assert len(plan_portfolio(oracle, captured_gain=0.5)) == 1  # the generalist: 0.6 of 0.8 at the vertices
     assert len(plan_portfolio(oracle, captured_gain=0.76)) > 1
     assert plan_portfolio(oracle, captured_gain=0.95).certificate.captured_size_at_least == 3
@@ -97,13 +97,14 @@ def test_where_nothing_can_be_gained_nothing_is_trained():
 @pytest.mark.parametrize("seed", range(5))
 def test_the_least_gain_is_a_bound_below_every_gain_and_near_the_least(random_tensor, optimum_at, seed):
     rewards, kl = random_tensor(seed, 3), 0.2
-    bound, weight = least_gain(GibbsOracle(rewards, kl))
+    found = least_gain(GibbsOracle(rewards, kl))
+    bound, weight = found.gain, found.weight
     weights = np.vstack([sample_simplex(20_000, 3, np.random.default_rng(seed)), weight])
     gains = optimum_at(rewards, weights, kl) - weights @ rewards.mean(axis=(0, 1))
     assert 0 < bound <= gains.min() + 1e-12
-    zero, _ = least_gain(GibbsOracle(np.dstack([rewards[:, :, :2], np.full(rewards.shape[:2], 0.5)]), kl))
+    zero = least_gain(GibbsOracle(np.dstack([rewards[:, :, :2], np.full(rewards.shape[:2], 0.5)]), kl)).gain
     assert zero == 0
-    assert least_gain(GibbsOracle(np.full((2, 3, 3), 0.4), kl))[1] is None
+    assert least_gain(GibbsOracle(np.full((2, 3, 3), 0.4), kl)).weight is None
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,12 @@ def poisoned(value):
         ({"reward_tensor": np.zeros((3, 2))}, r"reward_tensor: expected the shape \(P prompts.* got \(3, 2\)"),
         ({"reward_tensor": np.zeros((3, 0, 2))}, r"reward_tensor: .* none of them 0, got \(3, 0, 2\)"),
         ({"reward_tensor": np.full((1, 1, 1), "high")}, "reward_tensor: expected numbers, got dtype <U4"),
+        (
+            {"reward_tensor": poisoned(1e160)},
+            r"reward_tensor: expected the largest .* and 1e\+100, got 1e\+160",
+        ),
+        ({"reward_tensor": np.full((1, 1, 1), 1e-160)}, r"reward_tensor: expected the largest .* between 1e-100 .*, got 1e-160"),
+        ({"kl": 1e160}, r"kl: expected a number between 1e-100 and 1e\+100, got 1e\+160"),
         ({"kl": 0.0}, "kl: expected a positive number, got 0.0"),
         ({"kl": -0.1}, "kl: expected a positive number, got -0.1"),
         ({"kl": np.nan}, "kl: expected a positive number, got nan"),

@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_other_weights(random
 
 def test_names_of_the_bases_travel_with_the_plan(two_sided):
     assert plan_portfolio(two_sided(0.1), names=("kürze", "暖かさ")).bases == ("kürze", "暖かさ")
-    with pytest.raises(ValueError, match=r"bases: expected 2 names, got \['one'\]"):
+    with pytest.raises(ValueError, match=r"names: expected 2 names, one per basis, got \['one'\]"):
         plan_portfolio(two_sided(0.1), names=("one",))
 
 
@@ -176,10 +176,27 @@ def test_names_of_the_bases_travel_with_the_plan(two_sided):
             r"users: expected the shape .* none of them 0, got \(0, 2\)",
         ),
         ({"select": "population", "size": 1, "users": np.array([[0.5, np.nan]])}, r"users: expected finite numbers"),
-        ({"weights": 0}, "weights: expected at least 1, got 0"),
+        ({"weights": 0}, "weights: expected a whole number of at least 1, got 0"),
+        ({"weights": "a"}, "weights: expected a whole number of at least 1, got 'a'"),
+        ({"weights": 2.5}, "weights: expected a whole number of at least 1, got 2.5"),
+        ({"weights": True}, "weights: expected a whole number of at least 1, got True"),
+        ({"captured_gain": "x"}, "captured_gain: expected a share above 0 and at most 1, got 'x'"),
+        ({"names": "ab"}, "names: expected 2 names, one per basis, got 'ab'"),
         ({"method": "grid"}, "delta: expected a positive number for method 'grid', got 0.0"),
     ],
 )
 def test_bad_wishes_are_refused_by_name(two_sided, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan_portfolio(two_sided(0.1), **arguments)
+
+
+def test_names_are_refused_before_anything_is_solved(two_sided, monkeypatch):
+    oracle = two_sided(0.1)
+    monkeypatch.setattr(oracle, "solve", None)
+    with pytest.raises(ValueError, match="names: expected 2 names"):
+        plan_portfolio(oracle, names=("one",))
+
+
+def test_a_captured_gain_needs_no_epsilon(random_tensor):
+    portfolio = plan_portfolio(GibbsOracle(random_tensor(1, 2), 0.2), captured_gain=0.6, epsilon=0.0)
+    assert portfolio.certificate.captured_gain >= 0.6 - 1e-9

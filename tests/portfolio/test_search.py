@@ -3,7 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, certify, plan_portfolio
+from palm.portfolio import GibbsOracle, PoolOracle, certify, plan_portfolio
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.pool import Pool, served_by, solve_all
@@ -155,3 +155,42 @@ def test_bases_that_agree_need_one_policy() -> None:
     _, chosen = fixed_size_search(GibbsOracle(rewards, 0.1), size=3)
     assert len(chosen) == 1
     assert certify(plan_portfolio(GibbsOracle(rewards, 0.1), size=3), GibbsOracle(rewards, 0.1)).epsilon < 1e-9
+
+
+def test_a_fixed_size_has_the_smallest_gap_beside_the_delta_that_is_given(portfolio_of):
+    """The two that are best without a delta leave 6 % beside 0.03, where others leave nothing."""
+    oracle = GibbsOracle(np.random.default_rng(0).random((10, 6, 3)) * [1, 0.3, 0.1], 0.05)
+    planned = plan_portfolio(oracle, size=2, delta=0.03).certificate
+    assert (planned.epsilon, planned.given_delta) == (0, 0.03)
+    assert planned.delta <= 0.03
+    pool = solve_all(oracle, grid_of_size(3, 12))
+    pairs = list(combinations(range(len(pool)), 2))
+    for delta in (0.01, 0.02):
+        chosen = fixed_size_search(oracle, size=2, delta=delta, pool=pool, grow=False)[1]
+        best = min(certified(portfolio_of, oracle, pool, list(pair), delta=delta).epsilon for pair in pairs)
+        assert certified(portfolio_of, oracle, pool, chosen, delta=delta).epsilon <= best * 1.006 + 1e-9
+
+
+def test_a_size_is_kept_to_where_no_gap_is_finite():
+    """With two of three bases served the third gets nothing, whichever they are; nothing at all would be served without."""
+    oracle = PoolOracle(np.eye(3), np.zeros(3), reference=np.zeros(3))
+    portfolio = plan_portfolio(oracle, size=2)
+    assert len(portfolio) == 2
+    assert portfolio.certificate.epsilon == np.inf
+    assert plan_portfolio(oracle, size=3).certificate.epsilon == 0
+
+
+@pytest.mark.parametrize("most_cells", [5500, 60])
+def test_a_pool_too_large_for_one_program_still_gets_one_or_the_warning_says_so(random_tensor, portfolio_of, caplog, most_cells):
+    oracle = GibbsOracle(random_tensor(2, 3), 0.05)
+    pool = solve_all(oracle, grid_of_size(3, 80))
+    fewest = cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool)[1]
+    caplog.clear()
+    chosen = cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=most_cells))[1]
+    assert certified(portfolio_of, oracle, pool, chosen).epsilon <= 0.04 + 1e-7
+    if most_cells > len(pool):
+        assert len(chosen) == len(fewest) < len(cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, exact=False)[1])
+        assert caplog.text == ""
+    else:
+        assert "78 policies on 1 weights are too many for an integer program: " in caplog.text
+        assert "integer programs took" not in caplog.text
