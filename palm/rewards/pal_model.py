@@ -12,10 +12,10 @@ from palm.rewards.base import RewardModel, check_bases, check_users, pair_items,
 from palm.rewards.checks import positive
 from palm.rewards.gaussian_users import GaussianPopulation
 from palm.rewards.networks import Network
+from palm.rewards.pal_users import Distances, Margins, PairByPair, descend, with_slope
 from palm.rewards.users import UserWeights
 
 _PAIRS = 4096  # scored at a time
-_STEPS = 30
 _SMALL = 1e-9
 
 
@@ -64,7 +64,7 @@ class PALModel(RewardModel):
         """(n,) chosen minus rejected reward of each pair for its user, in logits."""
         check_users(users, self.geometry, len(self.population.mean))
         pair_items(features, len(self.centre))
-        return self._margins(features, np.arange(len(features)), users.mean[users.rows(features.user)])[0]
+        return self.margins(features, np.arange(len(features)), users.mean[users.rows(features.user)])[0]
 
     def infer(self, context: PairFeatures, *, ids: np.ndarray | None = None) -> UserWeights:
         """Posterior weights from pairs, all users at once; users without pairs get the population's."""
@@ -72,8 +72,10 @@ class PALModel(RewardModel):
         wanted, rows, code = place_users(context, ids)
         bases, precision = len(self.population.mean), np.linalg.inv(self.population.covariance)
         spread = np.sqrt(np.diag(self.population.covariance))
-        beginnings = [self.population.mean, *(self.population.mean + 2 * spread * side for side in np.eye(bases))]
-        tried = [self._descend(context, rows, code, np.tile(begin, (len(wanted), 1)), precision) for begin in beginnings]
+        mean = self.population.mean
+        beginnings = [mean, *(mean + 2 * spread * side for side in np.eye(bases))]
+        measure = self.measure(context, rows, code)
+        tried = [descend(measure, code, np.tile(begin, (len(wanted), 1)), mean, precision) for begin in beginnings]
         best = np.argmin([value for value, _, _ in tried], axis=0)  # rectifiers make valleys; each user is put in their deepest
         logits, hessian = (np.stack([found[part] for found in tried])[best, np.arange(len(wanted))] for part in (1, 2))
         weight = softmax(logits, axis=1)
@@ -81,52 +83,19 @@ class PALModel(RewardModel):
         covariance = slope @ np.linalg.inv(hessian) @ slope.transpose(0, 2, 1)
         return UserWeights(wanted, weight, 0.5 * (covariance + covariance.transpose(0, 2, 1)), "latent")
 
-    def _descend(
-        self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value (U,), logits (U, K) and Hessian (U, K, K) where steps from (U, K) logits no longer help.
+    def measure(self, context: PairFeatures, rows: np.ndarray, code: np.ndarray) -> Margins:
+        """Margins as a function of users' weights, for (n,) row numbers of pairs and their users; texts are read here."""
+        if self.details["variant"] == "B":
+            return PairByPair(lambda there, weight: self.margins(context, rows[there], weight), code)
+        sides = np.concatenate([context.chosen_row[rows], context.rejected_row[rows]])
+        used, place = np.unique(sides, return_inverse=True)
+        placed = np.empty((len(used), self.text.weights[-1].shape[1]))
+        for start in range(0, len(used), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            placed[part] = self.text((context.items.finite_rows(used[part]) - self.centre) / self.deviation)
+        return Distances(self.text, self.places, self.scale, placed, place[: len(rows)], place[len(rows) :], code)
 
-        Everyone stops on their own, so that who else is inferred has no part in it.
-        """
-        damping, going = np.full(len(logits), 1e-3), np.ones(len(logits), dtype=bool)
-        value, gradient, hessian = self._posterior(context, rows, code, logits, precision)
-        for _ in range(_STEPS):  # Levenberg and Marquardt: Gauss-Newton, damped for whom it would not help
-            damped = hessian + damping[:, None, None] * np.eye(logits.shape[1])
-            step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
-            found = self._posterior(context, rows, code, logits + step, precision)
-            better = going & (found[0] <= value)
-            going &= ~(better & (np.abs(step).max(axis=1) < 1e-6))
-            logits = np.where(better[:, None], logits + step, logits)
-            value = np.where(better, found[0], value)
-            gradient = np.where(better[:, None], found[1], gradient)
-            hessian = np.where(better[:, None, None], found[2], hessian)
-            damping = np.clip(np.where(better, damping / 5, damping * 10), 1e-6, 1e6)
-            if not going.any():
-                break
-        return value, logits, hessian
-
-    def _posterior(
-        self, context: PairFeatures, rows: np.ndarray, code: np.ndarray, logits: np.ndarray, precision: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value (U,), gradient (U, K) and Gauss-Newton Hessian (U, K, K) of the negative log posterior at (U, K) logits."""
-        users, bases = logits.shape
-        weight = softmax(logits, axis=1)
-        margin, by_weight = self._margins(context, rows, weight[code])
-        own = weight[code]
-        slope = own * (by_weight - (own * by_weight).sum(axis=1, keepdims=True))
-        away = logits - self.population.mean
-        value = np.bincount(code, np.logaddexp(0.0, -margin), minlength=users) + 0.5 * np.einsum(
-            "uk,kl,ul->u", away, precision, away
-        )
-        gradient, hessian = away @ precision, np.tile(precision, (users, 1, 1))
-        wrong = 0.5 * (1 - np.tanh(0.5 * margin))
-        for i in range(bases):
-            gradient[:, i] -= np.bincount(code, wrong * slope[:, i], minlength=users)
-            for j in range(bases):
-                hessian[:, i, j] += np.bincount(code, wrong * (1 - wrong) * slope[:, i] * slope[:, j], minlength=users)
-        return value, gradient, hessian
-
-    def _margins(self, pairs: PairFeatures, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def margins(self, pairs: PairFeatures, rows: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) margins of some pairs for users of (n, K) weights, and (n, K) derivatives by the weights."""
         margin, slope = np.empty(len(rows)), np.empty(weight.shape)
         measure = self._distances if self.details["variant"] == "A" else self._cosines
@@ -141,7 +110,7 @@ class PALModel(RewardModel):
 
     def _distances(self, chosen: np.ndarray, rejected: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Variant "A"."""
-        ideal, turn = _with_slope(self.text, weight @ self.places, self.places)
+        ideal, turn = with_slope(self.text, weight @ self.places, self.places)
         margin, slope = np.zeros(len(weight)), np.zeros(weight.shape)
         for sign, side in ((1.0, rejected), (-1.0, chosen)):
             away = ideal - self.text(side).astype(np.float64)
@@ -188,15 +157,3 @@ class PALModel(RewardModel):
             seen=UserWeights.load(folder, "users"),
             details=record["details"],
         )
-
-
-def _with_slope(network: Network, inputs: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n, out) outputs of a network and (n, out, K) their derivatives along (K, in) directions of the input."""
-    hidden = inputs
-    turn = np.broadcast_to(directions, (len(inputs), *directions.shape))  # (n, K, width)
-    for layer, (weight, bias) in enumerate(zip(network.weights, network.biases, strict=True)):
-        hidden, turn = hidden @ weight + bias, turn @ weight
-        if layer < len(network.weights) - 1:
-            on = np.where(hidden > 0, 1.0, network.slope)
-            hidden, turn = hidden * on, turn * on[:, None, :]
-    return hidden, turn.transpose(0, 2, 1)

@@ -8,6 +8,7 @@ from palm.features.pairs import PairFeatures
 from palm.rewards import PAL
 from palm.rewards import pal as module
 from palm.rewards.episodes import in_order, standardisation
+from palm.rewards.pal_users import posterior
 
 variants = pytest.mark.parametrize("variant", ["A", "B"])
 
@@ -45,7 +46,7 @@ def test_margins_are_those_of_the_trained_module(conflicting, variant):
     weight = torch.softmax(part.logits, dim=1).detach().numpy().astype(float)
     with torch.no_grad():
         expected = options._margin(part, pairs, np.arange(len(pairs)), standard, part.logits[torch.tensor(pairs.code)])
-    found = model._margins(pairs, np.arange(len(pairs)), weight[pairs.code])[0]
+    found = model.margins(pairs, np.arange(len(pairs)), weight[pairs.code])[0]
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
@@ -54,12 +55,34 @@ def test_derivatives_by_the_weights_are_numerically_right(conflicting, fitted, v
     model, pairs = fitted(variant), conflicting.unseen_context
     rows, step = np.arange(20), 1e-3
     weight = np.random.default_rng(0).dirichlet([1.0, 1.0], size=20)
-    slope = model._margins(pairs, rows, weight)[1]
+    slope = model.margins(pairs, rows, weight)[1]
     for k in range(2):
         move = step * np.eye(2)[k]
-        numerical = (model._margins(pairs, rows, weight + move)[0] - model._margins(pairs, rows, weight - move)[0]) / (2 * step)
+        numerical = (model.margins(pairs, rows, weight + move)[0] - model.margins(pairs, rows, weight - move)[0]) / (2 * step)
         close = np.isclose(slope[:, k], numerical, rtol=0.02, atol=0.02)
         assert close.mean() > 0.8  # a rectifier's kink may lie between
+
+
+@variants
+def test_what_is_read_once_gives_the_margins_of_pairs_one_by_one(conflicting, fitted, variant):
+    """Of the users who are going, and with their derivatives; texts and pairs may repeat."""
+    model, context = fitted(variant), conflicting.unseen_context.select(np.tile(np.arange(60), 2))
+    rows = np.flatnonzero(context.code != 1)
+    code, rng = context.code[rows], np.random.default_rng(0)
+    weight, going = rng.dirichlet([1.0, 1.0], size=len(context.ids)), rng.random(len(context.ids)) < 0.6
+    measure = model.measure(context, rows, code)
+    there, margin, slope = measure(weight, going)
+    np.testing.assert_array_equal(there, np.flatnonzero(going[code]))
+    expected = model.margins(context, rows[there], weight[code[there]])
+    np.testing.assert_allclose(margin, expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(slope, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_nobody_has_no_pairs_to_measure(fitted, conflicting):
+    nothing = conflicting.unseen_context.select(np.array([], dtype=int))
+    measure = fitted("A").measure(nothing, np.array([], dtype=int), np.array([], dtype=int))
+    there, margin, slope = measure(np.full((1, 2), 0.5), np.array([True]))
+    assert len(there) == len(margin) == len(slope) == 0
 
 
 @variants
@@ -67,12 +90,12 @@ def test_inference_ends_where_no_step_helps(conflicting, fitted, variant):
     model, context = fitted(variant), conflicting.unseen_context
     users = model.infer(context)
     precision = np.linalg.inv(model.population.covariance)
-    rows = np.arange(len(context))
+    measure = model.measure(context, np.arange(len(context)), context.code)
 
     def value(weight):
         logits = np.log(np.maximum(weight, 1e-12))
         logits -= logits.mean(axis=1, keepdims=True) - model.population.mean.mean()
-        return model._posterior(context, rows, context.code, logits, precision)[0]
+        return posterior(measure, context.code, logits, model.population.mean, precision, np.ones(len(logits), dtype=bool))[0]
 
     best, rng = value(users.mean), np.random.default_rng(0)
     for _ in range(50):
