@@ -1,5 +1,6 @@
 """Each bound three ways: recounted from the formulas, against brute force, and where it is tight."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -277,3 +278,15 @@ def test_a_grid_finds_more_incompatible_weights_than_the_hardest_corners_do(rand
         assert len(own) <= portfolio.certificate.size_at_least <= len(portfolio)
         more += portfolio.certificate.size_at_least > len(own)
     assert more >= 1
+
+
+def test_no_bound_exceeds_a_portfolio_that_is_good_enough_itself():
+    """Measured policies may give more than any on the oracle's candidates; then no two weights could share one of the oracle's."""
+    oracle = GibbsOracle(np.random.default_rng(0).random((20, 8, 3)), 0.1)
+    planned = plan_portfolio(oracle, size=2)
+    better = replace(planned, value=planned.value * 1.5, certificate=None)
+    found = certify(better, oracle, captured_bound=True)
+    assert found.epsilon == 0.0
+    assert found.size_at_least <= len(better)
+    assert found.captured_size_at_least <= len(better)
+    assert len(incompatible_weights(oracle, np.eye(3), epsilon=0.0, delta=0.0)) == 3  # what the oracle alone would say
