@@ -55,3 +55,17 @@ def test_nothing_served_of_something_is_infinitely_far():
     assert gap.epsilon == np.inf
     assert gap.at_epsilon == 1
     assert worst_gap(np.array([0.2, 0.1]), np.array([0.2, 0.0]), np.zeros(2), given_delta=0.1).epsilon == 0.0
+
+
+def test_a_gain_that_is_rounding_of_the_largest_optimum_is_none():
+    gap = worst_gap(np.array([1.0, 1e-20]), np.array([0.75, 0.0]), np.array([0.5, 0.0]), given_delta=1e-19)
+    assert gap.captured_gain == pytest.approx(0.5)
+    assert gap.at_captured == 0
+    assert worst_gap(np.array([1e-20]), np.array([0.0]), np.array([0.0]), size=1e-20).captured_gain == 0.0
+
+
+def test_no_epsilon_will_do_where_one_that_serves_others_spoils_negative_utilities():
+    """The first weight asks for 50 %, at which -1 counts as -1.5, less than the optimum's -1.2 there."""
+    optimum, served = np.array([1.5, -1.2]), np.array([1.0, -1.0])
+    assert worst_gap(optimum, served, served).epsilon == np.inf
+    assert worst_gap(np.array([1.0, -1.2]), served, served).epsilon == 0.0
