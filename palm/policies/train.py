@@ -95,14 +95,7 @@ def train_members(
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     if options.objective in ONLINE:
         _check_online(options, candidates, basis)
-    kept_back = None
-    if options.stop_within:
-        if shards_models():
-            raise ValueError("stop_within: expected 0, since FSDP or ZeRO-3 leaves no whole model to look at")
-        own, back = keep_back(len(candidates.prompts), options.stop_prompts, seed=seed)
-        kept_back = candidates.select(back), rewards.select(back)
-        candidates, rewards = candidates.select(own), rewards.select(own)
-    material = Material(candidates, rewards, kl, options, seed, basis, kept_back)
+    material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
     trained = 0
 
     def train(member: Member, target: Path, material: Material, start: Path | None) -> dict[str, Any]:
@@ -130,6 +123,18 @@ def train_members(
         train(centre, start, replace(material, options=first, kept_back=None), None)
     wanted = [member for member in members if only is None or member.id in only]
     return {member.id: train(member, folder / member.id, material, start) for member in wanted}
+
+
+def _keep_back(material: Material) -> Material:
+    """The material without the prompts that its options keep back to look at."""
+    options = material.options
+    if not options.stop_within:
+        return material
+    if shards_models():
+        raise ValueError("stop_within: expected 0, since FSDP or ZeRO-3 leaves no whole model to look at")
+    own, back = keep_back(len(material.candidates.prompts), options.stop_prompts, seed=material.seed)
+    kept = material.candidates.select(back), material.rewards.select(back)
+    return replace(material, candidates=material.candidates.select(own), rewards=material.rewards.select(own), kept_back=kept)
 
 
 def read_logs(members: Sequence[Member], folder: Path) -> dict[str, dict[str, Any]]:
