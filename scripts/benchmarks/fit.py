@@ -91,7 +91,7 @@ def published(folder: str, *, rank: int, steps: int, by_texts: bool, seed: int =
 
 
 def _fastest_product(items: Any, bases: Any) -> Any:
-    """torch's linear layer, or the same by NumPy's BLAS where that is faster: by four times on some processors."""
+    """torch's linear layer, or the same by NumPy's BLAS where that is faster, as it is on some processors."""
     import torch
 
     class ByNumPy(torch.autograd.Function):
