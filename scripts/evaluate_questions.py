@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--method", default="LoRe", help="as LoRe:rank=4 (default: LoRe)")
     parser.add_argument("--questions", type=int, nargs="+", default=[1, 2, 3, 5, 10], help="how many (default: 1 2 3 5 10)")
     options = parser.parse_args()
+    if min(options.questions) < 0:
+        parser.error(f"--questions: expected numbers of at least 0, got {options.questions}")
     try:
         estimator(options.method)
         make = planted_task if options.kind == "planted" else task_maker(options)

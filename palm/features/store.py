@@ -71,7 +71,7 @@ class FeatureArray:
         """(n, K) float64 products with (d, K) directions, in O(n d K).
 
         Raises:
-            ValueError: a feature is not finite; the message names its row.
+            ValueError: a feature is not finite, or too large for its product to be; the message names its row.
         """
         result = np.empty((len(self), directions.shape[1]))
         narrow = directions.astype(np.float32)
@@ -79,7 +79,9 @@ class FeatureArray:
             result[where] = block @ narrow
         bad = ~np.isfinite(result).all(axis=1)
         if bad.any() and np.isfinite(narrow).all():
-            raise ValueError(f"features: expected finite numbers, row {int(bad.argmax())} has others")
+            row = int(bad.argmax())
+            self.finite_rows(np.array([row]))  # says so where they are not finite themselves
+            raise ValueError(f"features: expected numbers whose products are finite, row {row} has larger ones")
         return result
 
     def gather(self, coefficients: np.ndarray) -> np.ndarray:

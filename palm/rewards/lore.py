@@ -82,6 +82,8 @@ class LoRe:
         check_positive(self, "concentration")
         if self.preset not in ("convex", *STEPS):
             raise ValueError(f"preset: expected 'convex', {', '.join(map(repr, STEPS))}, got {self.preset!r}")
+        if self.preset == "convex" and self.steps is not None:
+            raise ValueError(f"steps: expected with a published preset only, {', '.join(map(repr, STEPS))}; got {self.steps}")
         if self.preset != "convex" and self.kinds > 1:
             raise ValueError(f"kinds: expected 1 with the preset {self.preset!r}, which has no prior, got {self.kinds}")
 

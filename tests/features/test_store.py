@@ -70,6 +70,12 @@ def test_a_row_that_is_not_finite_is_named(whole):
         FeatureArray([whole[:9], whole[9:]]).project(np.eye(4))
 
 
+def test_a_product_that_overflows_is_not_called_a_feature_that_is_not_finite(whole):
+    whole[11] = 3e38
+    with pytest.raises(ValueError, match="features: expected numbers whose products are finite, row 11 has larger ones"):
+        FeatureArray([whole[:9], whole[9:]]).project(np.ones((4, 1)))
+
+
 @pytest.mark.parametrize("given", [[], [np.zeros((2, 3)), np.zeros((2, 4))], [np.zeros(3)]])
 def test_parts_that_do_not_fit_are_refused(given):
     with pytest.raises(ValueError, match=r"features: expected parts of the shape \(n, d\) with equal d, got \["):

@@ -129,6 +129,7 @@ def test_hyper_parameters_out_of_range_are_refused(small, parameters, message):
         ({"penalty": "abc"}, "penalty: expected a positive number or None, got 'abc'"),
         ({"personal_penalties": (0.0, -3.0)}, "personal_penalties: expected positive numbers, one at least, got (0.0, -3.0)"),
         ({"personal_penalties": ()}, "personal_penalties: expected positive numbers, one at least, got ()"),
+        ({"steps": 10}, "steps: expected with a published preset only, 'joint', 'anchored'; got 10"),
         ({"preset": "joint", "kinds": 3}, "kinds: expected 1 with the preset 'joint', which has no prior, got 3"),
     ],
 )
