@@ -93,6 +93,7 @@ def _bend_line(claim: Claim, certificate: dict[str, Any]) -> Line:
 
 def _is_corner(folded: np.ndarray, weight: np.ndarray) -> bool:
     """Whether the members that are best at a weight, and its zeros, leave it no way to move: their planes have full rank."""
+    folded = folded / max(float(np.abs(folded).max()), 1e-300)
     utility = folded @ weight
     ties = folded[utility >= utility.max() - 1e-8]
     walls = np.eye(len(weight))[weight < 1e-9]

@@ -12,7 +12,7 @@ import pytest
 
 import palm.portfolio.recount
 import palm.portfolio.verify
-from palm.portfolio import GibbsOracle, certify
+from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.portfolio.corners import corner_weights
 from palm.portfolio.recount import Recount, apart, ascend, cell_corners, random_weights
 from palm.portfolio.verify import FAILS, HOLDS, OPEN, sound, verify
@@ -223,3 +223,21 @@ def test_apart_is_decided_by_the_lowest_point_between(two_sided):
         assert apart(oracle.optimum, one, other, 1 + epsilon, delta) is told
     near = [np.array([t, 1 - t]) for t in (0.9, 0.95)]
     assert not any(apart(oracle.optimum, *pair, 1.5, 0.0) for pair in combinations(near, 2))
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e6])
+def test_what_is_off_is_told_by_the_size_of_the_rewards(random_tensor, run, tmp_path, scale):
+    rewards = random_tensor(0, 3, prompts=12, candidates=8) * scale
+    RewardTensor(rewards, np.ones(rewards.shape[:2], dtype=bool)).save(tmp_path / "rewards.safetensors")
+    plan_portfolio(GibbsOracle(rewards, 0.05 * scale), epsilon=0.05).save_pretrained(tmp_path)
+    assert [line.what for line in run(tmp_path) if line.verdict == FAILS] == []
+    record = json.loads((tmp_path / "portfolio.json").read_text())
+    for change, message in ((lower_costs, "policy-0: value and KL cost are"), (raise_the_reference, "the reference's value is")):
+        changed = json.loads(json.dumps(record))
+        change(changed)
+        (tmp_path / "portfolio.json").write_text(json.dumps(changed))
+        assert any(message in line.what for line in run(tmp_path) if line.verdict == FAILS)
+
+
+def raise_the_reference(record):
+    record["reference"] = [value * (1 + 1e-5) for value in record["reference"]]
