@@ -317,12 +317,20 @@ def test_effort_that_is_spent_is_said_and_what_was_proven_is_not_forgotten(hard,
     assert "no fewer than 5 will do" in caplog.text
 
 
-def test_a_program_as_large_as_is_allowed_is_asked(hard, caplog):
+def test_a_program_as_large_as_is_allowed_is_asked(hard, monkeypatch, caplog):
     oracle, pool = hard
-    tests = Trials(pool.weights, pool.optimum)
-    asked = []
-    needs = search.covers_of(pool, tests, oracle.reference, 0.04 * (1 - 1e-6), 0.0, size=search.size_of(oracle))[0]
-    cut_search(
-        oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=int(needs.sum()) * len(pool)), advance=asked.append
-    )
-    assert any("integer program begins" in line for line in asked)
+    shapes, solve = [], search.smallest_cover
+
+    def seen(covers, *, effort):
+        shapes.append(covers.shape)
+        return solve(covers, effort=effort)
+
+    monkeypatch.setattr(search, "smallest_cover", seen)
+    cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool)
+    rows, columns = first = shapes[0]
+    shapes.clear()
+    cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=rows * columns))
+    assert shapes[0] == first
+    shapes.clear()
+    cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=rows * columns - 1))
+    assert shapes[0] == ((rows * columns - 1) // (2 * columns), columns)
