@@ -91,11 +91,13 @@ class LeastGain:
         gain: a number above 0 that no weight's gain is below, or 0 if it falls to nothing.
         weight: (K,) where it is least, or None if nothing can be gained anywhere.
         solved: (n, K) weights that were solved to find it.
+        settled: whether that is known; False if the solves ran out before.
     """
 
     gain: float
     weight: np.ndarray | None
     solved: np.ndarray
+    settled: bool = True
 
 
 def check_captured_gain(captured_gain: float, delta: float) -> tuple[float, float]:
@@ -118,8 +120,13 @@ def check_captured_gain(captured_gain: float, delta: float) -> tuple[float, floa
     return 1 / captured_gain - 1, delta / captured_gain
 
 
-def check_gain_everywhere(oracle: Oracle) -> np.ndarray:
-    """See that a share of the gain can be had without a delta.
+def check_gain_everywhere(oracle: Oracle, *, most: int | None = None, nothing: float = 1e-7) -> np.ndarray:
+    """See that a share of the gain can be had without a delta, as far as the solves go.
+
+    Args:
+        oracle: solved.
+        most: solves to spend, at least K; by default K + 200.
+        nothing: share of the largest gain below which a gain counts as none.
 
     Returns:
         (n, K) weights that were solved to see it.
@@ -127,8 +134,8 @@ def check_gain_everywhere(oracle: Oracle) -> np.ndarray:
     Raises:
         ValueError: the gain vanishes at some weight but not at all: near it no finite portfolio has a share of it.
     """
-    least = least_gain(oracle)
-    if least.weight is not None and least.gain <= 0:
+    least = least_gain(oracle, rounds=200 if most is None else most - oracle.bases, nothing=nothing)
+    if (least.settled or most is None) and least.weight is not None and least.gain <= 0:
         raise ValueError(
             f"captured_gain: expected something to gain over the reference at every weight, got none at "
             f"{np.round(least.weight, 6).tolist()}; near it no finite portfolio gains a share of what there is: give a positive "
@@ -174,4 +181,4 @@ def least_gain(oracle: Oracle, *, rounds: int = 200, nothing: float = 1e-7) -> L
         if program.fun > 0.5 * nothing:
             return LeastGain(float(program.fun) * largest, weight, solved)
         cuts = np.vstack([cuts, (found.value - found.cost[:, None]) / largest])
-    return LeastGain(0.0, weight, solved)
+    return LeastGain(0.0, solved[-1], solved, settled=False)

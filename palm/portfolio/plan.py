@@ -11,7 +11,15 @@ from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_eve
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.oracle import Oracle
-from palm.portfolio.plan_checks import check_captured_alone, check_names, check_search, check_trainings, check_users_given, trains
+from palm.portfolio.plan_checks import (
+    check_captured_alone,
+    check_most_solves,
+    check_names,
+    check_search,
+    check_trainings,
+    check_users_given,
+    trains,
+)
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
@@ -35,6 +43,7 @@ def plan_portfolio(
     welfare: float | None = None,
     refine: bool = False,
     weights: int = 200,
+    most_solves: int = 1000,
     seed: int = 0,
     names: tuple[str, ...] = (),
     advance: Advance | None = None,
@@ -50,9 +59,9 @@ def plan_portfolio(
             at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have beside `delta`, instead of reaching `epsilon`.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
-            weights as a proof takes (for expensive oracles; reaches the gap). "grid": PALM's grid, which needs delta > 0.
-            "uniform", "random": `weights` weights. "vertices": the K bases alone. The last four settle for the smallest gap that
-            their pool can certify if it exceeds what was asked for.
+            weights as a proof takes, `most_solves` at most (for expensive oracles). "grid": PALM's grid, which needs delta > 0.
+            "uniform", "random": `weights` weights. "vertices": the K bases alone. All but the first settle for the smallest gap
+            that their pool can certify if it exceeds what was asked for, and a warning says so.
         select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, a warning
             says what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
             the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
@@ -63,6 +72,7 @@ def plan_portfolio(
         refine: then move the chosen weights so that the certified gap (for "population": regret, or welfare) gets better
             than any choice from the pool; never worse. Needs a cheap oracle.
         weights: number of weights for "uniform" and "random".
+        most_solves: for "lazy": solves to spend, at least K; trainings, if the oracle is a callback.
         seed: for "random".
         names: K names of the bases.
         advance: called with a line of text as the search goes on.
@@ -78,6 +88,7 @@ def plan_portfolio(
     check_names(names, oracle.bases)
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
+    check_most_solves(most_solves, oracle.bases)
     searched: Oracle = oracle
     left, solved = delta, None
     if captured_gain is not None:
@@ -86,9 +97,15 @@ def plan_portfolio(
         searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
     if captured_gain is not None and delta == 0 and (method == "lazy" or not trains(oracle)):
-        looked_at = check_gain_everywhere(oracle)
-        solved = looked_at if trains(oracle) else None  # what was trained is used, and counted
-    pool = None if method == "cut" else _pool(searched, epsilon, left, method, weights, seed, solved, advance)
+        # What was trained is used, and counted; nobody measures a gain of less than a thousandth.
+        solved = check_gain_everywhere(oracle, most=most_solves, nothing=1e-3) if trains(oracle) else None
+        if solved is None:
+            check_gain_everywhere(oracle)
+    pool: Pool | None = None
+    if method == "lazy":
+        pool = lazy_search(searched, epsilon=epsilon, delta=left, most=most_solves, solved=solved, advance=advance)[0]
+    elif method != "cut":
+        pool = _pool(searched, epsilon, left, method, weights, seed)
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
@@ -124,7 +141,10 @@ def _fewest_for_gap(
 ) -> tuple[Pool, np.ndarray]:
     """The pool and positions in it of the fewest policies for a gap, or for the gap of a given pool where that is larger."""
     if pool is not None:  # other searches may stop short of what was asked for
-        epsilon = max(epsilon, _own_epsilon(oracle, pool, delta) * (1 + 2e-6))
+        proven = _own_epsilon(oracle, pool, delta)
+        if proven > epsilon:
+            logger.warning("epsilon: %g was asked for; the %d policies solved prove %g", epsilon, len(pool), proven)
+        epsilon = max(epsilon, proven * (1 + 2e-6))
     return cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
 
 
@@ -161,11 +181,8 @@ def _pool(
     method: str,
     weights: int,
     seed: int,
-    solved: np.ndarray | None,
-    advance: Advance | None,
 ) -> Pool:
-    if method == "lazy":
-        return lazy_search(oracle, epsilon=epsilon, delta=delta, solved=solved, advance=advance)[0]
+    """Solutions at the weights that a method fixes beforehand."""
     if method == "grid":
         return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
     if method == "vertices":
@@ -179,7 +196,10 @@ def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:
     """The multiplicative gap of all of a pool's policies together."""
     whole = finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
     if whole is None or not np.isfinite(whole.epsilon):
-        raise ValueError("weights: the policies solved leave some weight with utility (or gain) 0; solve more, or use method 'cut'")
+        raise ValueError(
+            f"weights, most_solves: the {len(pool)} policies solved leave some weight with utility (or gain) 0; solve more, or use "
+            "method 'cut'"
+        )
     return whole.epsilon
 
 

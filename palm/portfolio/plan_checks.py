@@ -35,6 +35,16 @@ def check_search(
         raise ValueError(f"weights: expected a whole number of at least 1, got {weights!r}")
 
 
+def check_most_solves(most_solves: int, bases: int) -> None:
+    """See that the vertices of the simplex can be solved, without which nothing is proven.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    if isinstance(most_solves, bool) or not isinstance(most_solves, Integral) or most_solves < bases:
+        raise ValueError(f"most_solves: expected a whole number of at least K = {bases}, got {most_solves!r}")
+
+
 def check_names(names: tuple[str, ...], bases: int) -> None:
     """See that there is a name for every basis, or none at all.
 

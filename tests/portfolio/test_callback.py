@@ -236,9 +236,47 @@ def test_bases_alone_are_all_that_is_trained_for_a_captured_gain_too(trained):
     with pytest.raises(ValueError, match="captured_gain: expected a share above 0 and at most 1, got 2"):
         plan_portfolio(opposed, captured_gain=2, method="vertices")
     assert calls == []
-    with pytest.raises(ValueError, match=r"weights: the policies solved leave some weight with utility \(or gain\) 0"):
+    with pytest.raises(
+        ValueError, match=r"weights, most_solves: the 3 policies solved leave some weight with utility \(or gain\) 0"
+    ):
         plan_portfolio(opposed, captured_gain=0.9, method="vertices")
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("aim", [{"epsilon": 1e-4}, {"captured_gain": 0.99}, {"size": 2}])
+def test_no_more_is_trained_than_was_allowed_and_what_is_proven_is_said(trained, caplog, aim):
+    oracle, exact, calls = trained(3)
+    portfolio = plan_portfolio(oracle, **aim, method="lazy", most_solves=5)
+    assert len(calls) == portfolio.solves == 5
+    assert ("5 policies solved prove" in caplog.text) == ("size" not in aim)
+    assert 0 < certify(portfolio, exact, search_bound=False).epsilon <= portfolio.certificate.epsilon
+    assert len(plan_portfolio(oracle, **aim, method="lazy", most_solves=5)) == len(portfolio)
+    assert len(calls) == 5
+
+
+def test_that_nothing_can_be_gained_somewhere_is_found_with_few_trainings(random_tensor):
+    """Two opposed bases: in the middle every candidate has the same reward, and near it no share of the gain can be had."""
+    rewards = random_tensor(0, 1)
+    exact, calls = GibbsOracle(np.dstack([rewards, 1 - rewards]), 0.1), []
+
+    def train(weight):
+        calls.append(weight)
+        solution = exact.solve(weight)
+        return solution.value[0], solution.cost[0]
+
+    oracle = CallbackOracle(train, 2, exact.reference, 0.1)
+    with pytest.raises(ValueError, match=r"captured_gain: expected something to gain .* got none at \[0.5"):
+        plan_portfolio(oracle, captured_gain=0.9, method="lazy")
+    assert len(calls) <= 10
+    assert plan_portfolio(oracle, captured_gain=0.9, delta=0.01, method="lazy").solves <= 20
+
+
+@pytest.mark.parametrize("most", [2, 0, 3.5, True])
+def test_fewer_solves_than_bases_prove_nothing(trained, most):
+    oracle, _, calls = trained(3)
+    with pytest.raises(ValueError, match=f"most_solves: expected a whole number of at least K = 3, got {most}"):
+        plan_portfolio(oracle, method="lazy", most_solves=most)
+    assert calls == []
 
 
 def test_what_solves_hundreds_of_weights_refuses_an_oracle_that_trains(trained, random_tensor):
