@@ -249,6 +249,18 @@ def test_the_best_of_all_rounds_is_kept(random_tensor, portfolio_of):
     assert max(left(best, had) for best, had in zip(optimum, served, strict=True)) == pytest.approx(told[-1], abs=6e-5)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_where_no_gap_is_finite_the_smallest_additive_one_is_kept(pool_oracle, monkeypatch, order):
+    """One of two policies leaves a vertex with nothing, whichever: of what could be had there 1 is lost, or .7."""
+    oracle = pool_oracle([[0.7, 0.0], [0.0, 1.0]], reference=[0.0, 0.0])
+    pool, answers = solve_all(oracle, np.array([[0.9, 0.1], [0.1, 0.9]])), iter(order)
+    monkeypatch.setattr(search, "_least_epsilon", lambda *_: (0.0, 0.1, np.array([next(answers)])))
+    lines = []
+    _, chosen = fixed_size_search(oracle, size=1, pool=pool, grow=False, rounds=2, advance=lines.append)
+    assert len(lines) == 2
+    np.testing.assert_array_equal(chosen, [1])
+
+
 @pytest.mark.parametrize(("lack", "policies"), [(3e-6, 1), (-5e-7, 2)])
 def test_an_epsilon_is_kept_to_with_room_for_rounding(pool_oracle, lack, policies):
     """One policy leaves epsilon less or more than a millionth of itself: where more, a second is kept."""
@@ -299,8 +311,10 @@ def test_a_program_that_proves_the_size_is_the_last(hard, monkeypatch):
         return np.zeros(1, dtype=np.intp), len(greedy)
 
     monkeypatch.setattr(search, "smallest_cover", proves)
-    np.testing.assert_array_equal(cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool)[1], greedy)
+    lines = []
+    np.testing.assert_array_equal(cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, advance=lines.append)[1], greedy)
     assert len(asked) == 1
+    assert not any("tried" in line for line in lines)  # what the program chose is not certified any more
 
 
 def test_effort_that_is_spent_is_said_and_what_was_proven_is_not_forgotten(hard, monkeypatch, caplog):
