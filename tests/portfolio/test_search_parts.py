@@ -249,6 +249,16 @@ def test_the_best_of_all_rounds_is_kept(random_tensor, portfolio_of):
     assert max(left(best, had) for best, had in zip(optimum, served, strict=True)) == pytest.approx(told[-1], abs=6e-5)
 
 
+@pytest.mark.parametrize(("tolerance", "rounds"), [(0.5, 1), (0.3, 2)])
+def test_within_the_tolerance_of_the_bound_no_corner_is_added_though_it_exceeds_what_was_reached(
+    pool_oracle, monkeypatch, tolerance, rounds
+):
+    """The specialists' gap is 40 % in the middle, against a bound of 30 %: within half of it more, not within three tenths."""
+    oracle = pool_oracle([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]], reference=[0.1, 0.1])
+    monkeypatch.setattr(search, "_least_epsilon", lambda *_: (0.3, 0.3, np.array([0, 1])))
+    assert rounds_of(oracle, size=2, pool=solve_all(oracle, np.eye(2)), grow=False, tolerance=tolerance, rounds=5)[0] == rounds
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_where_no_gap_is_finite_the_smallest_additive_one_is_kept(pool_oracle, monkeypatch, order):
     """One of two policies leaves a vertex with nothing, whichever: of what could be had there 1 is lost, or .7."""
