@@ -259,6 +259,15 @@ def test_within_the_tolerance_of_the_bound_no_corner_is_added_though_it_exceeds_
     assert rounds_of(oracle, size=2, pool=solve_all(oracle, np.eye(2)), grow=False, tolerance=tolerance, rounds=5)[0] == rounds
 
 
+def test_corners_that_were_tried_are_not_added_again(pool_oracle, monkeypatch):
+    """All corners of the specialists' cells are among the tests, so a choice that fails there all the same ends the search."""
+    oracle = pool_oracle([[1.0, 0.0], [0.0, 1.0], [0.7, 0.7]], reference=[0.1, 0.1])
+    monkeypatch.setattr(search, "_least_epsilon", lambda *_: (0.1, 0.1, np.array([0, 1])))
+    first = solve_all(oracle, np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]))
+    count, pool, _ = rounds_of(oracle, size=2, pool=first, rounds=5)
+    assert (count, len(pool)) == (1, 3)
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_where_no_gap_is_finite_the_smallest_additive_one_is_kept(pool_oracle, monkeypatch, order):
     """One of two policies leaves a vertex with nothing, whichever: of what could be had there 1 is lost, or .7."""
