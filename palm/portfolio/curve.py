@@ -8,13 +8,13 @@ import numpy as np
 
 from palm.portfolio.callback import check_cheap
 from palm.portfolio.cover import Advance
+from palm.portfolio.fixed_size import fixed_size_search
 from palm.portfolio.front import hypervolume, pareto_front
 from palm.portfolio.least_gap import LeastGap, least_gaps
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.plan import finish
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.portfolio import Portfolio
-from palm.portfolio.search import fixed_size_search
 from palm.portfolio.select import Effort
 
 

@@ -1,6 +1,6 @@
 """Which weight to train for next, and which of the trained policies the gap needs.
 
-The steps of the lazy search (`palm.portfolio.search`, DESIGN's "lazy search") where each solve is a real training and values are
+The steps of the lazy search (`palm.portfolio.lazy`, DESIGN's "lazy search") where each solve is a real training and values are
 estimates: a corner weight that a policy was trained for already, in vain, must not be asked for again and again, and a policy that
 was paid for need not be served.
 

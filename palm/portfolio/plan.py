@@ -7,6 +7,7 @@ import numpy as np
 
 from palm.portfolio.certify import certify
 from palm.portfolio.cover import Advance
+from palm.portfolio.fixed_size import fixed_size_search
 from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_everywhere
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
@@ -24,7 +25,7 @@ from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users
 from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
-from palm.portfolio.search import cut_search, fixed_size_search
+from palm.portfolio.search import cut_search
 from palm.rewards.users import UserWeights
 
 logger = logging.getLogger(__name__)

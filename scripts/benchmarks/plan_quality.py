@@ -7,9 +7,10 @@ import numpy as np
 from benchmarks.plan_world import KL, plan_world
 
 from palm.portfolio import GibbsOracle, Portfolio, certify, plan_portfolio
+from palm.portfolio.fixed_size import swap_search
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.pool import Pool, Trials, covers_of, solve_all
-from palm.portfolio.search import cut_search, swap_search
+from palm.portfolio.search import cut_search
 from palm.portfolio.select import greedy_cover
 from palm.simplex import sample_simplex
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from palm.portfolio import GibbsOracle, PoolOracle, certify, plan_portfolio
+from palm.portfolio.fixed_size import fixed_size_search, swap_search
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.pool import Pool, served_by, solve_all
-from palm.portfolio.search import cut_search, fixed_size_search, swap_search
+from palm.portfolio.search import cut_search
 from palm.portfolio.select import Effort
 from palm.simplex import sample_simplex
 
