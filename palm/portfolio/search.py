@@ -5,15 +5,19 @@ import logging
 import numpy as np
 
 from palm.portfolio.cover import Advance, Certifier, greedy_search
+from palm.portfolio.fixed_size import fixed_size_search
 from palm.portfolio.incompatible import incompatible_on_grid
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import Pool, Trials, covers_of
+from palm.portfolio.refine import refine_weights
 from palm.portfolio.rounding import size_of
 from palm.portfolio.select import Effort, smallest_cover
 from palm.portfolio.thin import Looks, thinned
 
 logger = logging.getLogger(__name__)
 
+_SPREAD, _SPREAD_BASES = 16, 4  # most policies, and bases, for which they are spread anew: more take longer and hardly ever gain
+_SPREAD_EFFORTS = (0.0, 2e4)  # of integer programs, in turn: moving them evens out what swapping alone leaves
 _LOOKS = {True: 4e4, False: 1e4}  # weights asked of the oracle to find that fewer policies do: if the fewest are wanted, or few
 
 
@@ -55,6 +59,8 @@ def cut_search(
     effort = effort or Effort()
     if exact and len(chosen) > 1:
         proven = len(incompatible_on_grid(oracle, epsilon=inner, delta=delta))  # of no pool whatever fewer will do
+        if grow:
+            pool, chosen = _spread_anew(oracle, pool, chosen, max(proven, 1), inner, delta, advance)
     if exact and len(chosen) > max(proven, 1):
         tests = _fewer_tests(oracle, pool, tests, inner, delta, effort.most_cells)
     while exact and len(chosen) > max(proven, 1):
@@ -84,6 +90,27 @@ def cut_search(
             continue
         tests = tests.joined(failures.weights, failures.optimum)
         pool = pool.joined(oracle, failures.weights) if grow else pool
+    return pool, chosen
+
+
+def _spread_anew(
+    oracle: Oracle, pool: Pool, chosen: np.ndarray, least: int, epsilon: float, delta: float, advance: Advance | None
+) -> tuple[Pool, np.ndarray]:
+    """One policy fewer as long as so few, spread for the smallest gap of their number, are good enough.
+
+    Taking a policy away and moving the others keeps the pattern that they were found in; another pattern may need fewer.
+    """
+    while oracle.bases <= _SPREAD_BASES and least < len(chosen) <= _SPREAD:
+        for units in _SPREAD_EFFORTS:
+            own, few = fixed_size_search(oracle, size=len(chosen) - 1, delta=delta, effort=Effort(units))
+            moved = refine_weights(oracle, own.weights[few], delta=delta, wanted=epsilon)
+            if moved.after <= epsilon:
+                break
+        else:
+            break
+        pool, chosen = pool.joined(oracle, moved.weights), len(pool) + np.arange(len(moved.weights))
+        if advance is not None:
+            advance(f"{len(pool)} solves, {len(chosen)} policies do, spread anew")
     return pool, chosen
 
 

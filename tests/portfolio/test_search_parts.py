@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from palm.portfolio import GibbsOracle, search
+from palm.portfolio import GibbsOracle, certify, search
 from palm.portfolio.grid import grid_of_size
 from palm.portfolio.pool import Pool, Trials, solve_all
 from palm.portfolio.search import _fewer_tests, cut_search
@@ -111,3 +111,29 @@ def test_a_program_as_large_as_is_allowed_is_asked(hard, monkeypatch, caplog):
     shapes.clear()
     cut_search(oracle, epsilon=0.04, delta=0.0, pool=pool, effort=Effort(most_cells=rows * columns - 1))
     assert shapes[0] == ((rows * columns - 1) // (2 * columns), columns)
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.01])
+def test_policies_are_spread_anew_as_long_as_fewer_are_good_enough(random_tensor, portfolio_of, delta):
+    """From a grid of fifteen, far more than needed: to the fewest that swapping and moving find, and not below the bound."""
+    oracle, lines = GibbsOracle(random_tensor(0, 3), 0.2), []
+    pool = solve_all(oracle, grid_of_size(3, 15))
+    start = np.arange(15)
+    grown, few = search._spread_anew(oracle, pool, start, 1, 0.05, delta, lines.append)
+    assert len(few) < 10
+    assert 1 <= len(lines) <= 15 - len(few)  # more than one may go at once
+    assert certify(portfolio_of(oracle, grown.weights[few]), oracle, delta=delta, search_bound=False).epsilon <= 0.05 + 1e-9
+    np.testing.assert_allclose(oracle.solve(grown.weights[few]).value, grown.value[few])
+    assert len(search._spread_anew(oracle, pool, start, 13, 0.05, delta, None)[1]) == 13
+    np.testing.assert_array_equal(search._spread_anew(oracle, pool, start[:1], 1, 0.05, delta, None)[1], [0])
+    unreached, same = search._spread_anew(oracle, pool, start[:2], 1, 1e-4, 0.0, None)
+    assert unreached is pool
+    np.testing.assert_array_equal(same, [0, 1])
+
+
+def test_many_policies_or_bases_are_left_as_they_are(random_tensor, monkeypatch):
+    monkeypatch.setattr(search, "fixed_size_search", lambda *_, **__: pytest.fail("takes too long for so many"))
+    for bases, count in ((3, 17), (5, 6)):
+        oracle = GibbsOracle(random_tensor(0, bases), 0.2)
+        pool = solve_all(oracle, grid_of_size(bases, 30))
+        assert len(search._spread_anew(oracle, pool, np.arange(count), 1, 0.5, 0.0, None)[1]) == count
