@@ -3,6 +3,7 @@
 
     python scripts/mutate.py palm/portfolio/certify.py tests/portfolio/test_certify.py
     python scripts/mutate.py palm/portfolio/select.py tests/portfolio/test_select.py --sample 30
+    python scripts/mutate.py palm/portfolio/certify.py tests/portfolio/test_certify_bounds.py --lines 180 232
 
 Faults: + for - and * for / and the other way round, < for <= and so on, min for max, argmin for argmax, any for all, a minus sign
 lost, `and` for `or`, `not` lost. Messages of errors, annotations and defaults are left alone. A fault that no test notices is
@@ -89,12 +90,14 @@ def main() -> None:
     parser.add_argument("module", type=Path)
     parser.add_argument("tests", type=Path, nargs="+")
     parser.add_argument("--sample", type=int, default=0, help="so many faults, evenly spread (default: all)")
+    parser.add_argument("--lines", type=int, nargs=2, default=(1, 10**9), help="the first and last line to break (default: all)")
     parser.add_argument("--seconds", type=float, default=180, help="after which a run counts as noticed (default: 180)")
     options = parser.parse_args()
     for path in (options.module, *options.tests):
         if not (ROOT / path).is_file():
             parser.error(f"{path}: expected a file of the repository, there is none")
-    found = list(faults((ROOT / options.module).read_text(encoding="utf-8")))
+    first, last = options.lines
+    found = [fault for fault in faults((ROOT / options.module).read_text(encoding="utf-8")) if first <= fault[0] <= last]
     if options.sample and options.sample < len(found):
         found = [found[int((number + 0.5) * len(found) / options.sample)] for number in range(options.sample)]
     survivors = []
