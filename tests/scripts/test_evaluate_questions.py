@@ -53,7 +53,7 @@ def test_a_chosen_question_tells_more_than_a_random_one(ratings: Path) -> None:
     ("arguments", "message"),
     [
         (("ratings",), "file: expected one for 'ratings', got none"),
-        (("planted", "--questions", "-1"), "budgets: expected numbers of at least 0, got [-1]"),
+        (("planted", "--questions", "-1"), "--questions: expected numbers of at least 0, got [-1]"),
         (("ratings", "none.csv", "--users", "5", "-1"), "--users: expected at least 1 seen and 1 unseen, got 5 and -1"),
         (("planted", "--seeds", "0"), "--seeds: expected at least 1, got 0"),
         (("planted", "--method", "Lore"), "expected names out of BradleyTerry, LoRe"),
