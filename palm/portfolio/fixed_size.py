@@ -10,8 +10,9 @@ from palm.portfolio.groups import weights_between
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.pool import Pool, Trials, served_by, solve_all
 from palm.portfolio.select import Effort, cover_within
+from palm.portfolio.swap import costs_with_one_more, swapped
 
-FIXED_SIZE_EFFORT = 1e5
+_EFFORT = 1e5
 _SAME = 1e-9  # epsilons, or weights, that differ by no more are the same
 _CUTS = 64  # most corner weights added in one round
 
@@ -51,7 +52,7 @@ def fixed_size_search(
     pool = pool if pool is not None else solve_all(oracle, grid_of_size(oracle.bases, 300))
     tests = Trials(pool.weights, pool.optimum)
     best: tuple[float, float, np.ndarray] | None = None  # where no number of so many policies is finite, the additive gap decides
-    effort = effort or Effort(FIXED_SIZE_EFFORT)
+    effort = effort or Effort(_EFFORT)
     if grow and len(between := weights_between(oracle, size)):
         pool = pool.joined(oracle, between)
     for _ in range(rounds):
@@ -146,18 +147,5 @@ def swap_search(ratio: np.ndarray, free: np.ndarray, size: int) -> np.ndarray:
     base = (np.minimum(free, cap) / cap) ** 12
     chosen: list[int] = []
     for _ in range(min(size, ratio.shape[1])):
-        left = np.minimum(base, cost[:, chosen].min(axis=1, initial=np.inf))
-        chosen.append(int(np.minimum(left[:, None], cost).sum(axis=0).argmin()))
-    total = np.minimum(base, cost[:, chosen].min(axis=1)).sum()
-    while True:
-        best = (total * (1 - 1e-9), -1, -1)
-        for position in range(len(chosen)):
-            others = chosen[:position] + chosen[position + 1 :]
-            left = np.minimum(base, cost[:, others].min(axis=1, initial=np.inf))
-            sums = np.minimum(left[:, None], cost).sum(axis=0)
-            if sums.min() < best[0]:
-                best = float(sums.min()), position, int(sums.argmin())
-        if best[1] < 0:
-            return np.unique(np.array(chosen, dtype=np.intp))
-        total, position, column = best
-        chosen[position] = column
+        chosen.append(int(costs_with_one_more(cost, base, chosen).argmin()))
+    return swapped(cost, base, chosen, least=1e-9)

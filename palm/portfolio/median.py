@@ -15,6 +15,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 from scipy.sparse import csr_array, hstack, vstack
 
 from palm.portfolio.select import Effort
+from palm.portfolio.swap import costs_with_one_more, swapped, total_cost
 
 _PROVEN = 1e-6  # relative to what the incumbent costs: the feasibility tolerance of the integer programs
 
@@ -56,42 +57,29 @@ def least_cost(cost: np.ndarray, free: np.ndarray, size: int, *, exact: bool = T
     ceiling = 1.0 + len(cost) * max(float(excess[np.isfinite(excess)].max()), 1e-300)
     excess, spare = np.minimum(excess, ceiling), np.minimum(spare, ceiling)
     chosen = swap_least(excess, spare, size)
-    total = _total(excess, spare, chosen)
+    total = total_cost(excess, spare, chosen)
     bound = 0.0
     if exact and total > 0:
         # A choice that beats the incumbent has no row above the incumbent's total: capping there changes no such choice.
         chosen, bound = _prove(np.minimum(excess, total), np.minimum(spare, total), size, chosen, effort or Effort())
     chosen = _without_superfluous(excess, spare, chosen)
     base = float(cheapest.sum())
-    return Median(chosen, base + _total(excess, spare, chosen), base + min(bound, _total(excess, spare, chosen)))
+    return Median(chosen, base + total_cost(excess, spare, chosen), base + min(bound, total_cost(excess, spare, chosen)))
 
 
 def swap_least(cost: np.ndarray, free: np.ndarray, size: int) -> np.ndarray:
     """Greedy choice, then the best single swap until none helps: (s,) column numbers. O(r c size) a swap."""
     chosen: list[int] = []
     for _ in range(min(size, cost.shape[1])):
-        left = np.minimum(free, cost[:, chosen].min(axis=1, initial=np.inf))
-        sums = np.minimum(left[:, None], cost).sum(axis=0)
+        sums = costs_with_one_more(cost, free, chosen)
         sums[chosen] = np.inf
         chosen.append(int(sums.argmin()))
-    total = _total(cost, free, chosen)
-    while True:
-        best = (total * (1 - 1e-12), -1, -1)
-        for position in range(len(chosen)):
-            others = chosen[:position] + chosen[position + 1 :]
-            left = np.minimum(free, cost[:, others].min(axis=1, initial=np.inf))
-            sums = np.minimum(left[:, None], cost).sum(axis=0)
-            if sums.min() < best[0]:
-                best = float(sums.min()), position, int(sums.argmin())
-        if best[1] < 0:
-            return np.unique(np.array(chosen, dtype=np.intp))
-        total, position, column = best
-        chosen[position] = column
+    return swapped(cost, free, chosen, least=1e-12)
 
 
 def _prove(cost: np.ndarray, free: np.ndarray, size: int, chosen: np.ndarray, effort: Effort) -> tuple[np.ndarray, float]:
     """The best choice found and a lower bound on every choice's cost, by cuts on the relaxation and then on the program."""
-    scale = _total(cost, free, chosen)
+    scale = total_cost(cost, free, chosen)
     columns = _worth_opening(cost)
     cost, free, best = cost[:, columns] / scale, free / scale, (1.0, chosen)
     cuts = _Cuts(cost, free)
@@ -104,7 +92,7 @@ def _prove(cost: np.ndarray, free: np.ndarray, size: int, chosen: np.ndarray, ef
             break
         bound = max(bound, value)
         picked = np.flatnonzero(opened > 0.5)
-        if np.abs(opened - np.round(opened)).max() < 1e-6 and (total := _total(cost, free, picked)) < best[0]:
+        if np.abs(opened - np.round(opened)).max() < 1e-6 and (total := total_cost(cost, free, picked)) < best[0]:
             best = total, columns[picked]
         if best[0] <= bound + _PROVEN:
             break
@@ -170,10 +158,6 @@ class _Cuts:
         return found.x[:width], found.x[width:], value
 
 
-def _total(cost: np.ndarray, free: np.ndarray, chosen: np.ndarray | list[int]) -> float:
-    return float(np.minimum(free, cost[:, chosen].min(axis=1, initial=np.inf)).sum())
-
-
 def _worth_opening(cost: np.ndarray) -> np.ndarray:
     """Columns that no other column undercuts or equals everywhere; of equal columns the first."""
     columns = np.sort(np.unique(cost, axis=1, return_index=True)[1])
@@ -184,10 +168,10 @@ def _worth_opening(cost: np.ndarray) -> np.ndarray:
 
 def _without_superfluous(cost: np.ndarray, free: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The chosen columns without those that serve nobody better, the last first."""
-    total = _total(cost, free, chosen)
+    total = total_cost(cost, free, chosen)
     for column in chosen[::-1]:
         others = chosen[chosen != column]
-        if _total(cost, free, others) <= total:
+        if total_cost(cost, free, others) <= total:
             chosen = others
     return chosen
 

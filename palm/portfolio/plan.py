@@ -90,18 +90,13 @@ def plan_portfolio(
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
     check_most_solves(most_solves, oracle.bases)
-    searched: Oracle = oracle
-    left, solved = delta, None
+    searched, left = oracle, delta
     if captured_gain is not None:
         check_captured_alone(captured_gain, size=size, refine=refine)
         epsilon, left = check_captured_gain(captured_gain, delta)
         searched = GainOracle(oracle)
     population = None if users is None else Population.of(users, oracle)
-    if captured_gain is not None and delta == 0 and (method == "lazy" or not trains(oracle)):
-        # What was trained is used, and counted; nobody measures a gain of less than a thousandth.
-        solved = check_gain_everywhere(oracle, most=most_solves, nothing=1e-3) if trains(oracle) else None
-        if solved is None:
-            check_gain_everywhere(oracle)
+    solved = _gain_looked_at(oracle, method, most_solves) if captured_gain is not None and delta == 0 else None
     pool: Pool | None = None
     if method == "lazy":
         pool = lazy_search(searched, epsilon=epsilon, delta=left, most=most_solves, solved=solved, advance=advance)[0]
@@ -113,19 +108,37 @@ def plan_portfolio(
         pool, chosen = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=method == "cut", advance=advance)
     else:
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
-    if captured_gain is not None:
-        pool = replace(pool, value=pool.value + oracle.reference)
     if refine:
         return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
-    portfolio = finish(oracle, pool, chosen, names, delta, captured_bound=captured_gain is not None)
-    if captured_gain is not None and portfolio.certified.captured_gain_given_delta < captured_gain * (1 - 1e-6):
+    if captured_gain is None:
+        return finish(oracle, pool, chosen, names, delta)
+    whole = replace(pool, value=pool.value + oracle.reference)
+    portfolio = finish(oracle, whole, chosen, names, delta, captured_bound=True)
+    _warn_if_less_is_captured(portfolio, captured_gain)
+    return portfolio
+
+
+def _gain_looked_at(oracle: Oracle, method: str, most_solves: int) -> np.ndarray | None:
+    """See that a share of the gain can be had; what was trained to see it is used, and counted: (n, K) weights, or None.
+
+    Fixed weights of an oracle that trains settle for what they can certify. Nobody measures a gain of less than a thousandth.
+    """
+    if not trains(oracle):
+        check_gain_everywhere(oracle)
+    elif method == "lazy":
+        return check_gain_everywhere(oracle, most=most_solves, nothing=1e-3)
+    return None
+
+
+def _warn_if_less_is_captured(portfolio: Portfolio, captured_gain: float) -> None:
+    certified = portfolio.certified.captured_gain_given_delta
+    if certified < captured_gain * (1 - 1e-6):
         logger.warning(
             "captured_gain: %g was asked for, %g is certified: fixed weights leave as much, or what can be gained is too little "
             "to be told from the rounding of utilities",
             captured_gain,
-            portfolio.certified.captured_gain_given_delta,
+            certified,
         )
-    return portfolio
 
 
 def _best_for_users(
@@ -144,7 +157,9 @@ def _fewest_for_gap(
     if pool is not None:  # other searches may stop short of what was asked for
         proven = _own_epsilon(oracle, pool, delta)
         if proven > epsilon:
-            logger.warning("epsilon: %g was asked for; the %d policies solved prove %g", epsilon, len(pool), proven)
+            of_gains = " of the gains over the reference" if isinstance(oracle, GainOracle) else ""
+            words = "epsilon%s: %g was asked for; the %d policies solved prove %g"
+            logger.warning(words, of_gains, epsilon, len(pool), proven)
         epsilon = max(epsilon, proven * (1 + 2e-6))
     return cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
 
