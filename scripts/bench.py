@@ -2,6 +2,7 @@
 """Performance claims, as ratios measured in one run against the obvious alternative. Prints a table and one JSON line.
 
     python scripts/bench.py train    # k members together, against k separate TRL runs of the same steps
+    python scripts/bench.py generate # texts of k members in mixed batches, against one member after another
     python scripts/bench.py steps    # a step of soft-label training: layouts and heads
     python scripts/bench.py adapt    # users' weights from a few pairs each, against a loop of Adam steps per user
     python scripts/bench.py fit      # LoRe's fit, against the published full-batch procedure
@@ -22,6 +23,7 @@ from benchmarks.table import print_table
 
 from palm.rewards import METHODS
 
+MODEL_SIZES = ("small", "big", "half")
 PLAN_SECTIONS = ("solves", "seconds", "fewest", "speed", "quality", "fresh", "bounds", "growth")
 
 
@@ -31,10 +33,17 @@ def main() -> None:
     benches = parser.add_subparsers(dest="what", required=True)
     train = benches.add_parser("train", help="k members together, against k separate TRL runs of the same steps")
     train.add_argument("--members", type=_at_least(1), nargs="+", default=[1, 2, 4, 8, 16], help="k (default: 1 2 4 8 16)")
-    train.add_argument("--size", choices=["small", "big"], default="small", help="1M or 17M parameters (default: small)")
+    train.add_argument("--size", choices=MODEL_SIZES, default="small", help="1M, 17M or 596M parameters (default: small)")
+    train.add_argument("--pieces", type=_at_least(1), default=1, help="of about 35 tokens in a response (default: 1)")
     train.add_argument("--steps", type=_at_least(10), default=60, help="optimiser steps of each policy (default: 60)")
     train.add_argument("--batch", type=_at_least(1), default=8, help="pairs a step (default: 8)")
     train.add_argument("--separate", type=_at_least(1), default=3, help="separate runs that are timed (default: 3)")
+    generate = benches.add_parser("generate", help="texts of k members in mixed batches, against one member after another")
+    generate.add_argument("--members", type=_at_least(1), nargs="+", default=[1, 2, 4, 8, 16], help="k (default: 1 2 4 8 16)")
+    generate.add_argument("--size", choices=MODEL_SIZES, default="small", help="1M, 17M or 596M parameters (default: small)")
+    generate.add_argument("--texts", type=_at_least(1), default=64, help="wanted at a time, of all members (default: 64)")
+    generate.add_argument("--new-tokens", type=_at_least(1), default=64, help="longest text (default: 64)")
+    generate.add_argument("--rounds", type=_at_least(1), default=3, help="timed (default: 3)")
     steps = benches.add_parser("steps", help="a step of soft-label training: layouts and heads")
     steps.add_argument("--responses", type=_at_least(2), nargs="+", default=[8, 16, 32], help="sizes of a group (default: 8 16 32)")
     steps.add_argument("--rounds", type=_at_least(1), default=40, help="groups timed for each size (default: 40)")
@@ -75,9 +84,13 @@ def main() -> None:
     if arguments.what == "train":
         from benchmarks.train import bench_train
 
-        sizes = (arguments.size, arguments.members, arguments.steps, arguments.batch, arguments.separate)
+        sizes = (arguments.size, arguments.members, arguments.steps, arguments.batch, arguments.separate, arguments.pieces)
         rows, facts = bench_train(*sizes)
         print(f"{arguments.separate} separate runs were timed; their mean counts k times.")
+    elif arguments.what == "generate":
+        from benchmarks.generate import bench_generate
+
+        rows, facts = bench_generate(arguments.size, arguments.members, arguments.texts, arguments.new_tokens, arguments.rounds)
     else:
         rows = _run(arguments)
     print_table(rows)

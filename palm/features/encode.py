@@ -14,7 +14,7 @@ from palm.data.schema import Text, text_id
 from palm.features.pairs import PairFeatures
 from palm.features.pooling import POOLINGS, pad_texts, pool, pooled_width
 from palm.features.store import FeatureArray, open_features, write_index
-from palm.lm.load import load_tokenizer, pick_device, pick_dtype
+from palm.lm.load import load_tokenizer, logit_width, pick_device, pick_dtype
 from palm.lm.logprobs import length_batches
 from palm.lm.tokens import encode
 
@@ -74,7 +74,7 @@ class Encoder:
         features: np.ndarray | None = None
         scores = np.zeros(len(texts)) if self.scores else None
         # With scores every token has a row of logits: 2^28 of them are 1 GiB.
-        budget = min(self.batch_tokens, max(1, 2**28 // len(self.tokenizer))) if self.scores else self.batch_tokens
+        budget = min(self.batch_tokens, max(1, 2**28 // logit_width(self.model))) if self.scores else self.batch_tokens
         for rows in length_batches([len(a) + len(b) for a, b in encoded], batch_tokens=budget):
             pooled, scored = self._forward([encoded[row] for row in rows])
             if features is None:

@@ -69,6 +69,11 @@ def pick_dtype(dtype: str | None, device: str) -> Any:
     return getattr(torch, dtype)
 
 
+def logit_width(model: Any) -> int:
+    """Numbers in a row of a model's logits: its vocabulary, which is often padded beyond its tokenizer's tokens."""
+    return int(model.config.get_text_config().vocab_size)
+
+
 def is_folder_name(source: str | Path) -> bool:
     """Whether a model's name can only be a folder's: a Hub id is NAME or OWNER/NAME."""
     text = str(source)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from palm.lm.load import LanguageModel
+from palm.lm.load import LanguageModel, logit_width
 
 Encoded = tuple[list[int], list[int]]
 """Token ids of a prompt and of its response, as `palm.lm.tokens.encode` gives them."""
@@ -136,7 +136,7 @@ def kl_to_others(
 
 
 def _batches(language_model: LanguageModel, texts: Sequence[Encoded], batch_tokens: int) -> Iterator[np.ndarray]:
-    budget = max(1, min(batch_tokens, _LOGIT_BUDGET // len(language_model.tokenizer)))
+    budget = max(1, min(batch_tokens, _LOGIT_BUDGET // logit_width(language_model.model)))
     return length_batches([len(prompt) + len(response) for prompt, response in texts], batch_tokens=budget)
 
 

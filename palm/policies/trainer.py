@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
-from palm.lm.load import LanguageModel
+from palm.lm.load import LanguageModel, logit_width
 from palm.policies.groups import Buckets, Packs, Row, worth_packing
 from palm.ranks import shards_models
 
@@ -64,7 +64,7 @@ class _ReadingTrainer(PreparedDPOTrainer, ABC):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """The loss of a batch."""
         read = _pack_logprobs if "where" in inputs else _bucket_logprobs
-        logprobs = read(model, inputs, len(self.processing_class))
+        logprobs = read(model, inputs, logit_width(self.model))
         loss = self.loss_of(logprobs, inputs)
         return (loss, {"logprobs": logprobs}) if return_outputs else loss
 

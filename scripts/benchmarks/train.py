@@ -14,23 +14,14 @@ from typing import Any
 
 import numpy as np
 from benchmarks.apart import apart
+from benchmarks.base_model import LONGEST, LORA, device_facts, device_peak_gib, make_base
 
-from palm.data.planted import basis_rewards, prompt_texts, write_corpus, write_response
+from palm.data.planted import basis_rewards, prompt_texts, write_response
+from palm.policies.pairs import scalarise
+from palm.seeds import derive_seed
 
-SIZES = {
-    "small": {"intermediate_size": 448},  # the embedded world's
-    "big": {
-        "hidden_size": 384,
-        "intermediate_size": 1152,
-        "num_hidden_layers": 9,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 3,
-    },
-}
 _BASES = ("expert", "friend", "brief")
 _PROMPTS, _RESPONSES, _PER_PROMPT = 64, 8, 16
-_LORA = {"r": 16, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"], "lora_dropout": 0.0}
-_LONGEST = 192
 
 
 def _trainer_options(steps: int, batch: int) -> dict[str, Any]:
@@ -45,11 +36,11 @@ def _trainer_options(steps: int, batch: int) -> dict[str, Any]:
     }
 
 
-def _world() -> tuple[list[str], list[list[str]], np.ndarray]:
-    """Prompts, responses and (P, N, K) rewards; the same in every process."""
+def _world(pieces: int) -> tuple[list[str], list[list[str]], np.ndarray]:
+    """Prompts, responses of that many pieces of about 35 tokens, and (P, N, K) rewards; the same in every process."""
     rng = np.random.default_rng(1)
     prompts = [str(prompt) for prompt in rng.choice(prompt_texts(), size=_PROMPTS, replace=False)]
-    responses = [[write_response(prompt, rng) for _ in range(_RESPONSES)] for prompt in prompts]
+    responses = [[" ".join(write_response(prompt, rng) for _ in range(pieces)) for _ in range(_RESPONSES)] for prompt in prompts]
     rewards = basis_rewards([text for row in responses for text in row], _BASES)
     return prompts, responses, rewards.reshape(_PROMPTS, _RESPONSES, -1)
 
@@ -58,16 +49,7 @@ def _weights(count: int) -> np.ndarray:
     return np.random.default_rng(2).dirichlet(np.ones(len(_BASES)), size=count)
 
 
-def make_base(folder: str, size: str) -> dict[str, Any]:
-    """The base model; one step of training, since speed does not depend on it."""
-    from palm.lm.pretrain import train_from_scratch
-
-    texts = write_corpus(800, np.random.default_rng(0))
-    options = {"work": Path(folder, "work"), "vocabulary": 900, "architecture": SIZES[size], "sft": {"max_steps": 1}}
-    return train_from_scratch(texts, Path(folder, "base"), **options)
-
-
-def separate(folder: str, number: int, steps: int, batch: int) -> dict[str, Any]:
+def separate(folder: str, number: int, steps: int, batch: int, pieces: int) -> dict[str, Any]:
     """One policy by TRL alone."""
     import torch
     from datasets import Dataset
@@ -75,10 +57,7 @@ def separate(folder: str, number: int, steps: int, batch: int) -> dict[str, Any]
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
-    from palm.policies.pairs import scalarise
-    from palm.seeds import derive_seed
-
-    prompts, responses, rewards = _world()
+    prompts, responses, rewards = _world(pieces)
     pairs = scalarise(rewards, _weights(number + 1)[number], per_prompt=_PER_PROMPT, seed=derive_seed(0, "pairs"))
     rows = zip(pairs.prompt, pairs.chosen, pairs.rejected, strict=True)
     data = Dataset.from_list(
@@ -89,7 +68,7 @@ def separate(folder: str, number: int, steps: int, batch: int) -> dict[str, Any]
     arguments = DPOConfig(
         output_dir=f"{folder}/separate-{number}",
         **_trainer_options(steps, batch),
-        max_length=_LONGEST,
+        max_length=LONGEST,
         bf16=cuda,
         use_cpu=not cuda,
         gradient_checkpointing=False,
@@ -106,16 +85,16 @@ def separate(folder: str, number: int, steps: int, batch: int) -> dict[str, Any]
         args=arguments,
         train_dataset=data,
         processing_class=AutoTokenizer.from_pretrained(f"{folder}/base"),
-        peft_config=LoraConfig(**_LORA, task_type="CAUSAL_LM"),
+        peft_config=LoraConfig(**LORA, task_type="CAUSAL_LM"),
     )
     trainer.train()
     trainer.save_model()
     seconds, cpu = time.perf_counter() - start, time.process_time() - worked
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "cpu": cpu, "losses": losses}
+    return {"seconds": seconds, "cpu": cpu, "losses": losses, "device_peak_gib": device_peak_gib()}
 
 
-def together(folder: str, count: int, steps: int, batch: int) -> dict[str, Any]:
+def together(folder: str, count: int, steps: int, batch: int, pieces: int) -> dict[str, Any]:
     """Several policies by palm."""
     import shutil
 
@@ -131,12 +110,12 @@ def together(folder: str, count: int, steps: int, batch: int) -> dict[str, Any]:
     from palm.rewards.tensor import RewardTensor
 
     datasets.disable_progress_bars()
-    prompts, responses, rewards = _world()
+    prompts, responses, rewards = _world(pieces)
     place = Path(folder, f"together-{count}")
     shutil.rmtree(place, ignore_errors=True)
     start, worked = time.perf_counter(), time.process_time()
     model = load_language_model(Path(folder, "base"))
-    candidates = tokenise_candidates(model, prompts, responses, place / "reference", max_length=_LONGEST)
+    candidates = tokenise_candidates(model, prompts, responses, place / "reference", max_length=LONGEST)
     logs = train_members(
         model,
         [Member(f"m{number}", weight) for number, weight in enumerate(_weights(count))],
@@ -146,17 +125,27 @@ def together(folder: str, count: int, steps: int, batch: int) -> dict[str, Any]:
         kl=0.1,
         base_model="bench",
         options=TrainingOptions(
-            objective="dpo", pairs_per_prompt=_PER_PROMPT, max_length=_LONGEST, lora=_LORA, dpo=_trainer_options(steps, batch)
+            objective="dpo", pairs_per_prompt=_PER_PROMPT, max_length=LONGEST, lora=LORA, dpo=_trainer_options(steps, batch)
         ),
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - worked
-    return {"seconds": seconds, "cpu": cpu, "losses": [entry["loss"] for entry in logs["m0"]["losses"]]}
+    losses = [entry["loss"] for entry in logs["m0"]["losses"]]
+    pairs = scalarise(rewards, _weights(1)[0], per_prompt=_PER_PROMPT, seed=derive_seed(0, "pairs"))
+    tokens = [
+        [len(prompt) + len(response) for response in row]
+        for prompt, row in zip(candidates.prompts, candidates.responses, strict=True)
+    ]
+    read = np.mean([tokens[p][n] for sides in (pairs.chosen, pairs.rejected) for p, n in zip(pairs.prompt, sides, strict=True)])
+    return {"seconds": seconds, "cpu": cpu, "losses": losses, "tokens": 2 * float(read), "device_peak_gib": device_peak_gib()}
 
 
 def bench_train(
-    size: str, members: list[int], steps: int, batch: int, separate_runs: int
+    size: str, members: list[int], steps: int, batch: int, separate_runs: int, pieces: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Seconds and peak memory for every number of members, and what the table's heading must say."""
+    """Seconds and peak memory for every number of members, and what the table's heading must say.
+
+    Memory is the GPU's where there is one. Tokens a second are those of both sides of the pairs, over everything that is timed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         facts = apart(make_base, folder, size)
         alone, found = [], {}
@@ -164,11 +153,13 @@ def bench_train(
         order += [None] * (separate_runs - 1)
         for count in order:
             if count is None:
-                alone.append(apart(separate, folder, len(alone), steps, batch))
+                alone.append(apart(separate, folder, len(alone), steps, batch, pieces))
             else:
-                found[count] = apart(together, folder, count, steps, batch)
+                found[count] = apart(together, folder, count, steps, batch, pieces)
     mean, worked = (float(np.mean([run[name] for run in alone])) for name in ("seconds", "cpu"))
-    gap = float(np.abs(np.subtract(alone[0]["losses"], found[min(found)]["losses"])).max())
+    first = found[min(found)]
+    gap = float(np.abs(np.subtract(alone[0]["losses"], first["losses"])).max())
+    tokens = steps * batch * first["tokens"]
     rows = [
         {
             "k": count,
@@ -176,21 +167,28 @@ def bench_train(
             "separate, s": round(count * mean, 1),
             "together/separate": round(run["seconds"] / (count * mean), 3),
             "of CPU time": round(run["cpu"] / (count * worked), 3),
-            "peak, GiB": run["peak_gib"],
-            "of one member's": round(run["peak_gib"] / found[min(found)]["peak_gib"], 2),
+            "tokens/s": round(count * tokens / run["seconds"]),
+            "peak, GiB": _peak(run),
+            "of one member's": round(_peak(run) / _peak(first), 2),
         }
         for count, run in found.items()
     ]
-    peak = max(run["peak_gib"] for run in alone)
     return rows, {
         "size": size,
         "parameters": int(facts["parameters"]),
         "steps": steps,
         "pairs_per_step": batch,
+        "tokens_per_pair": round(first["tokens"], 1),
+        **device_facts(),
         "separate_seconds": [round(run["seconds"], 2) for run in alone],
         "separate_cpu_seconds": [round(run["cpu"], 2) for run in alone],
-        "separate_peak_gib": peak,
+        "separate_tokens_per_second": round(tokens / mean),
+        "separate_peak_gib": max(map(_peak, alone)),
         "largest_difference_of_losses": round(gap, 5),
         **{f"together_over_separate_k{row['k']}": row["together/separate"] for row in rows},
         **{f"together_over_separate_cpu_k{row['k']}": row["of CPU time"] for row in rows},
     }
+
+
+def _peak(run: dict[str, Any]) -> float:
+    return float(run["device_peak_gib"] or run["peak_gib"])

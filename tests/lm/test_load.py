@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palm.lm.load import load_language_model, load_tokenizer
+from palm.lm.load import load_language_model, load_tokenizer, logit_width
 
 
 def test_model_is_frozen_in_evaluation_mode_and_pads(base_folder: Path) -> None:
@@ -23,6 +23,13 @@ def test_model_is_frozen_in_evaluation_mode_and_pads(base_folder: Path) -> None:
 def test_number_type(base_folder: Path, dtype: str) -> None:
     loaded = load_language_model(base_folder, dtype=dtype)
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {getattr(torch, dtype)}
+
+
+def test_a_row_of_logits_is_as_wide_as_the_padded_vocabulary(base_folder: Path) -> None:
+    loaded = load_language_model(base_folder)
+    loaded.model.resize_token_embeddings(len(loaded.tokenizer) + 28)
+    logits = loaded.model(input_ids=torch.tensor([[1, 2]], device=loaded.device)).logits
+    assert logit_width(loaded.model) == logits.shape[-1] == len(loaded.tokenizer) + 28
 
 
 def test_unknown_number_type_is_refused(base_folder: Path) -> None:

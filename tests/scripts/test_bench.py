@@ -65,3 +65,23 @@ def test_bad_arguments_are_refused(arguments: tuple[str, ...], message: str) -> 
     done = _bench(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_generate() -> None:
+    done = _bench("generate", "--members", "1", "3", "--texts", "4", "--new-tokens", "6", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["parameters"] > 900_000
+    assert [(row["k"], row["texts"]) for row in found["rows"]] == [(1, 4), (3, 4)]
+    for row in found["rows"]:
+        assert row["mixed/after another"] == pytest.approx(row["mixed, tokens/s"] / row["after another, tokens/s"], rel=0.02)
+
+
+def test_train() -> None:
+    done = _bench("train", "--members", "1", "2", "--steps", "10", "--batch", "2", "--separate", "1", "--pieces", "2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["largest_difference_of_losses"] < 1e-3, "together and separate train the same policies"
+    assert found["tokens_per_pair"] > 150
+    assert [row["k"] for row in found["rows"]] == [1, 2]
+    assert found["together_over_separate_k2"] == pytest.approx(found["rows"][1]["together/separate"])
