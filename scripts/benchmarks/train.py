@@ -4,11 +4,14 @@ Separate is DPOTrainer as anyone would write it, from the base model and texts o
 reference's forward pass at every step, save. Together is `palm.policies.train` with objective dpo: the same pairs in the same
 batches, losses and learning rates, so that the members are the same policies. Each run is a process of its own; starting Python
 and importing libraries is not counted, though separate runs do it k times. Separate runs are independent, so that a few are
-timed, before and after those together, and their mean counts k times.
+timed, before and after those together, and their mean counts k times. Beside whole runs, single steps are compared.
 """
 
+import contextlib
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from benchmarks.apart import apart
 from benchmarks.base_model import LONGEST, LORA, device_facts, device_peak_gib, make_base
 
 from palm.data.planted import basis_rewards, prompt_texts, write_response
+from palm.lm.training import quieten
 from palm.policies.pairs import scalarise
+from palm.progress import Advance
 from palm.seeds import derive_seed
 
 _BASES = ("expert", "friend", "brief")
@@ -47,6 +52,31 @@ def _world(pieces: int) -> tuple[list[str], list[list[str]], np.ndarray]:
 
 def _weights(count: int) -> np.ndarray:
     return np.random.default_rng(2).dirichlet(np.ones(len(_BASES)), size=count)
+
+
+class _Clock:
+    """A `palm.progress.Track` that times steps but a run's first five, in which kernels are compiled and caches filled."""
+
+    def __init__(self) -> None:
+        """No runs yet."""
+        self._runs: list[list[float]] = []
+
+    @contextlib.contextmanager
+    def __call__(self, label: str, total: int | None) -> Iterator[Advance]:
+        """One run."""
+        times: list[float] = []
+        self._runs.append(times)
+        yield lambda done: times.append(time.perf_counter())
+
+    @property
+    def step(self) -> float:
+        """Mean seconds of a step."""
+        return float(np.mean(np.concatenate([np.diff(times[5:]) for times in self._runs])))
+
+
+def _told(run: dict[str, Any], what: str) -> dict[str, Any]:
+    print(f"{what}: {run['seconds']:.1f} s, {1e3 * run['step']:.0f} ms a step, {_peak(run)} GiB", file=sys.stderr, flush=True)
+    return run
 
 
 def separate(folder: str, number: int, steps: int, batch: int, pieces: int) -> dict[str, Any]:
@@ -87,11 +117,13 @@ def separate(folder: str, number: int, steps: int, batch: int, pieces: int) -> d
         processing_class=AutoTokenizer.from_pretrained(f"{folder}/base"),
         peft_config=LoraConfig(**LORA, task_type="CAUSAL_LM"),
     )
+    clock = _Clock()
+    quieten(trainer, "", clock)
     trainer.train()
     trainer.save_model()
     seconds, cpu = time.perf_counter() - start, time.process_time() - worked
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "cpu": cpu, "losses": losses, "device_peak_gib": device_peak_gib()}
+    return {"seconds": seconds, "cpu": cpu, "step": clock.step, "losses": losses, "device_peak_gib": device_peak_gib()}
 
 
 def together(folder: str, count: int, steps: int, batch: int, pieces: int) -> dict[str, Any]:
@@ -113,6 +145,7 @@ def together(folder: str, count: int, steps: int, batch: int, pieces: int) -> di
     prompts, responses, rewards = _world(pieces)
     place = Path(folder, f"together-{count}")
     shutil.rmtree(place, ignore_errors=True)
+    clock = _Clock()
     start, worked = time.perf_counter(), time.process_time()
     model = load_language_model(Path(folder, "base"))
     candidates = tokenise_candidates(model, prompts, responses, place / "reference", max_length=LONGEST)
@@ -127,6 +160,7 @@ def together(folder: str, count: int, steps: int, batch: int, pieces: int) -> di
         options=TrainingOptions(
             objective="dpo", pairs_per_prompt=_PER_PROMPT, max_length=LONGEST, lora=LORA, dpo=_trainer_options(steps, batch)
         ),
+        track=clock,
     )
     seconds, cpu = time.perf_counter() - start, time.process_time() - worked
     losses = [entry["loss"] for entry in logs["m0"]["losses"]]
@@ -136,7 +170,8 @@ def together(folder: str, count: int, steps: int, batch: int, pieces: int) -> di
         for prompt, row in zip(candidates.prompts, candidates.responses, strict=True)
     ]
     read = np.mean([tokens[p][n] for sides in (pairs.chosen, pairs.rejected) for p, n in zip(pairs.prompt, sides, strict=True)])
-    return {"seconds": seconds, "cpu": cpu, "losses": losses, "tokens": 2 * float(read), "device_peak_gib": device_peak_gib()}
+    measured = {"seconds": seconds, "cpu": cpu, "step": clock.step, "device_peak_gib": device_peak_gib()}
+    return {**measured, "losses": losses, "tokens": 2 * float(read)}
 
 
 def bench_train(
@@ -153,10 +188,10 @@ def bench_train(
         order += [None] * (separate_runs - 1)
         for count in order:
             if count is None:
-                alone.append(apart(separate, folder, len(alone), steps, batch, pieces))
+                alone.append(_told(apart(separate, folder, len(alone), steps, batch, pieces), "separate"))
             else:
-                found[count] = apart(together, folder, count, steps, batch, pieces)
-    mean, worked = (float(np.mean([run[name] for run in alone])) for name in ("seconds", "cpu"))
+                found[count] = _told(apart(together, folder, count, steps, batch, pieces), f"{count} together")
+    mean, worked, step = (float(np.mean([run[name] for run in alone])) for name in ("seconds", "cpu", "step"))
     first = found[min(found)]
     gap = float(np.abs(np.subtract(alone[0]["losses"], first["losses"])).max())
     tokens = steps * batch * first["tokens"]
@@ -167,6 +202,7 @@ def bench_train(
             "separate, s": round(count * mean, 1),
             "together/separate": round(run["seconds"] / (count * mean), 3),
             "of CPU time": round(run["cpu"] / (count * worked), 3),
+            "of a step": round(run["step"] / step, 3),
             "tokens/s": round(count * tokens / run["seconds"]),
             "peak, GiB": _peak(run),
             "of one member's": round(_peak(run) / _peak(first), 2),
@@ -182,6 +218,8 @@ def bench_train(
         **device_facts(),
         "separate_seconds": [round(run["seconds"], 2) for run in alone],
         "separate_cpu_seconds": [round(run["cpu"], 2) for run in alone],
+        "separate_step_ms": round(1e3 * step, 1),
+        "step_ms": {count: round(1e3 * run["step"], 1) for count, run in found.items()},
         "separate_tokens_per_second": round(tokens / mean),
         "separate_peak_gib": max(map(_peak, alone)),
         "largest_difference_of_losses": round(gap, 5),
