@@ -1,10 +1,11 @@
-"""What many tests share: one core, no network, a tiny language model made in code, and one finished tiny run."""
+"""What many tests share: one core, no GPU, no network, a tiny language model made in code, and one finished tiny run."""
 
 import os
 
 os.environ.update(
     {
         "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",  # bfloat16, the default there, holds too few digits for what the tests compare
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
