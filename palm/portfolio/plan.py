@@ -110,12 +110,9 @@ def plan_portfolio(
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if refine:
         return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
-    if captured_gain is None:
-        return finish(oracle, pool, chosen, names, delta)
-    whole = replace(pool, value=pool.value + oracle.reference)
-    portfolio = finish(oracle, whole, chosen, names, delta, captured_bound=True)
-    _warn_if_less_is_captured(portfolio, captured_gain)
-    return portfolio
+    if captured_gain is not None:
+        return _finish_gains(oracle, pool, chosen, names, delta, captured_gain)
+    return finish(oracle, pool, chosen, names, delta)
 
 
 def _gain_looked_at(oracle: Oracle, method: str, most_solves: int) -> np.ndarray | None:
@@ -130,7 +127,12 @@ def _gain_looked_at(oracle: Oracle, method: str, most_solves: int) -> np.ndarray
     return None
 
 
-def _warn_if_less_is_captured(portfolio: Portfolio, captured_gain: float) -> None:
+def _finish_gains(
+    oracle: Oracle, pool: Pool, chosen: np.ndarray, names: tuple[str, ...], delta: float, captured_gain: float
+) -> Portfolio:
+    """`finish` for a pool whose values are gains over the reference, with a warning if less is certified than was asked for."""
+    whole = replace(pool, value=pool.value + oracle.reference)
+    portfolio = finish(oracle, whole, chosen, names, delta, captured_bound=True)
     certified = portfolio.certified.captured_gain_given_delta
     if certified < captured_gain * (1 - 1e-6):
         logger.warning(
@@ -139,6 +141,7 @@ def _warn_if_less_is_captured(portfolio: Portfolio, captured_gain: float) -> Non
             captured_gain,
             certified,
         )
+    return portfolio
 
 
 def _best_for_users(

@@ -81,6 +81,11 @@ def device_facts() -> dict[str, Any]:
     return {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
 
 
+def peak_of(run: dict[str, Any]) -> float:
+    """Most memory of a run that was measured apart: of the GPU, if it told `device_peak_gib`, else of its process, in GiB."""
+    return float(run["device_peak_gib"] or run["peak_gib"])
+
+
 def device_peak_gib() -> float | None:
     """Most memory of the GPU that this process's tensors have held, in GiB; None without a GPU."""
     import torch

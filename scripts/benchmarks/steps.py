@@ -13,26 +13,17 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from benchmarks.base_model import LORA, make_base
 from trl.trainer.utils import add_fused_lm_head
 
-from palm.data.planted import prompt_texts, write_corpus, write_response
+from palm.data.planted import prompt_texts, write_response
 from palm.lm.load import LanguageModel, load_language_model
-from palm.lm.pretrain import train_from_scratch
 from palm.lm.tokens import encode
 from palm.policies import trainer
 from palm.policies.adapters import lora_config
 from palm.policies.groups import Buckets, Packs
 
 OBVIOUS = "one tensor, fused head"
-
-
-def _model(folder: Path) -> LanguageModel:
-    """The embedded world's architecture with its tokenizer; one step of training, since speed does not depend on it."""
-    texts = write_corpus(800, np.random.default_rng(0))
-    train_from_scratch(
-        texts, folder, work=folder / "work", vocabulary=900, architecture={"intermediate_size": 448}, sft={"max_steps": 1}
-    )
-    return load_language_model(folder)
 
 
 def _groups(model: LanguageModel, count: int, responses: int) -> list[dict[str, Any]]:
@@ -59,10 +50,10 @@ def _alternatives(model: LanguageModel, policy: Any, responses: int) -> dict[str
 def bench_steps(responses: list[int], rounds: int) -> list[dict[str, Any]]:
     """Median milliseconds of each alternative for each size of group."""
     with tempfile.TemporaryDirectory() as folder:
-        model = _model(Path(folder))
+        make_base(folder, "small")
+        model = load_language_model(Path(folder, "base"))
         add_fused_lm_head(model.model)
-        options = {"r": 16, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "o_proj", "down_proj"]}
-        policy = peft.get_peft_model(model.model, lora_config(options)).train()
+        policy = peft.get_peft_model(model.model, lora_config(LORA)).train()
         found = []
         for size in responses:
             ways = _alternatives(model, policy, size)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from benchmarks.apart import apart
-from benchmarks.base_model import LONGEST, LORA, device_facts, device_peak_gib, make_base
+from benchmarks.base_model import LONGEST, LORA, device_facts, device_peak_gib, make_base, peak_of
 
 from palm.data.planted import basis_rewards, prompt_texts, write_response
 from palm.lm.training import quieten
@@ -75,7 +75,7 @@ class _Clock:
 
 
 def _told(run: dict[str, Any], what: str) -> dict[str, Any]:
-    print(f"{what}: {run['seconds']:.1f} s, {1e3 * run['step']:.0f} ms a step, {_peak(run)} GiB", file=sys.stderr, flush=True)
+    print(f"{what}: {run['seconds']:.1f} s, {1e3 * run['step']:.0f} ms a step, {peak_of(run)} GiB", file=sys.stderr, flush=True)
     return run
 
 
@@ -204,8 +204,8 @@ def bench_train(
             "of CPU time": round(run["cpu"] / (count * worked), 3),
             "of a step": round(run["step"] / step, 3),
             "tokens/s": round(count * tokens / run["seconds"]),
-            "peak, GiB": _peak(run),
-            "of one member's": round(_peak(run) / _peak(first), 2),
+            "peak, GiB": peak_of(run),
+            "of one member's": round(peak_of(run) / peak_of(first), 2),
         }
         for count, run in found.items()
     ]
@@ -221,12 +221,8 @@ def bench_train(
         "separate_step_ms": round(1e3 * step, 1),
         "step_ms": {count: round(1e3 * run["step"], 1) for count, run in found.items()},
         "separate_tokens_per_second": round(tokens / mean),
-        "separate_peak_gib": max(map(_peak, alone)),
+        "separate_peak_gib": max(map(peak_of, alone)),
         "largest_difference_of_losses": round(gap, 5),
         **{f"together_over_separate_k{row['k']}": row["together/separate"] for row in rows},
         **{f"together_over_separate_cpu_k{row['k']}": row["of CPU time"] for row in rows},
     }
-
-
-def _peak(run: dict[str, Any]) -> float:
-    return float(run["device_peak_gib"] or run["peak_gib"])
