@@ -103,6 +103,17 @@ def test_least_epsilon_is_that_of_the_best_of_all_choices(seed, delta):
         assert len(chosen) <= size
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_integer_programs_mend_the_poorest_choice(seed, monkeypatch):
+    """Swapping hardly ever leaves them anything on so small a pool: here it is made to choose the worst."""
+    pool, tests, reference = random_pool(seed)
+    best = min(left_by(pool, tests, reference, few, 0.0) for few in combinations(range(len(pool)), 2))
+    monkeypatch.setattr(fixed_size, "swap_search", lambda ratio, free, size: np.array([int(ratio.sum(axis=0).argmax())]))
+    bound, reached, chosen = _least_epsilon(pool, tests, reference, 2, 0.0, Effort())
+    assert bound == pytest.approx(best, abs=1e-9)
+    assert left_by(pool, tests, reference, chosen, 0.0) == pytest.approx(best, abs=1e-9) == pytest.approx(reached, abs=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_without_effort_least_epsilon_is_what_swapping_found_and_a_bound_that_holds(seed):
     pool, tests, reference = random_pool(seed)
