@@ -80,7 +80,7 @@ def test_swapping_is_the_plain_loops(seed):
     ratio, free = rng.random((10, 6)) ** 3, rng.random(10) * rng.choice([0.2, 1.0, 5.0])
     ratio[rng.random(ratio.shape) < 0.2] = np.inf
     ratio[:, 0] = rng.random(10)  # no row is left without a finite choice
-    free[rng.random(10) < 0.3] = np.inf
+    free[rng.random(10) < (0.3, 0.3, 1.0)[seed % 3]] = np.inf  # 1: the reference serves no row at all
     for size in (1, 2, 3, 4):
         assert swap_search(ratio, free, size).tolist() == swapped(ratio, free, size)
 
@@ -112,6 +112,17 @@ def test_integer_programs_mend_the_poorest_choice(seed, monkeypatch):
     bound, reached, chosen = _least_epsilon(pool, tests, reference, 2, 0.0, Effort())
     assert bound == pytest.approx(best, abs=1e-9)
     assert left_by(pool, tests, reference, chosen, 0.0) == pytest.approx(best, abs=1e-9) == pytest.approx(reached, abs=1e-9)
+
+
+def test_a_test_that_the_reference_serves_to_the_level_needs_no_policy(monkeypatch):
+    """At the first vertex the reference leaves .3 and each policy more; at the second the first policy leaves .1."""
+    pool = Pool(np.eye(2), np.array([[0.3, 0.9], [0.2, 0.5]]), np.zeros(2), np.zeros(2))
+    tests, reference = Trials(np.eye(2), np.array([0.65, 0.99])), np.array([0.5, 0.1])
+    monkeypatch.setattr(fixed_size, "swap_search", lambda *_: np.array([1]))
+    bound, reached, chosen = _least_epsilon(pool, tests, reference, 1, 0.0, Effort())
+    assert bound == pytest.approx(0.3)
+    assert reached == pytest.approx(0.3)
+    np.testing.assert_array_equal(chosen, [0])
 
 
 @pytest.mark.parametrize("seed", range(12))
