@@ -132,8 +132,33 @@ def test_policies_are_spread_anew_as_long_as_fewer_are_good_enough(random_tensor
 
 
 def test_many_policies_or_bases_are_left_as_they_are(random_tensor, monkeypatch):
-    monkeypatch.setattr(search, "fixed_size_search", lambda *_, **__: pytest.fail("takes too long for so many"))
+    class Asked(Exception):
+        pass
+
+    def asked(*_, **__):
+        raise Asked
+
+    monkeypatch.setattr(search, "fixed_size_search", asked)
     for bases, count in ((3, 17), (5, 6)):
         oracle = GibbsOracle(random_tensor(0, bases), 0.2)
         pool = solve_all(oracle, grid_of_size(bases, 30))
         assert len(search._spread_anew(oracle, pool, np.arange(count), 1, 0.5, 0.0, None)[1]) == count
+    for bases, count in ((3, 16), (4, 6)):
+        oracle = GibbsOracle(random_tensor(0, bases), 0.2)
+        pool = solve_all(oracle, grid_of_size(bases, 30))
+        with pytest.raises(Asked):
+            search._spread_anew(oracle, pool, np.arange(count), 1, 0.5, 0.0, None)
+
+
+@pytest.mark.parametrize(("proven", "least"), [(0, 1), (4, 4)])
+def test_policies_are_not_spread_below_what_incompatible_weights_prove(random_tensor, monkeypatch, proven, least):
+    asked = []
+
+    def seen(oracle, pool, chosen, least, *_):
+        asked.append(least)
+        return pool, chosen
+
+    monkeypatch.setattr(search, "incompatible_on_grid", lambda *_, **__: np.zeros((proven, 3)))
+    monkeypatch.setattr(search, "_spread_anew", seen)
+    cut_search(GibbsOracle(random_tensor(2, 3), 0.05), epsilon=0.05, delta=0.0, effort=Effort(0.0))
+    assert asked == [least]
