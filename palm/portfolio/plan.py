@@ -30,6 +30,8 @@ from palm.rewards.users import UserWeights
 
 logger = logging.getLogger(__name__)
 
+_MOST_EPSILON = 1e9  # beyond, what is served is rounding
+
 
 def plan_portfolio(
     oracle: Oracle,
@@ -214,7 +216,7 @@ def _pool(
 def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:
     """The multiplicative gap of all of a pool's policies together."""
     whole = finish(oracle, pool, np.arange(len(pool)), (), delta, search_bound=False).certificate
-    if whole is None or not np.isfinite(whole.epsilon):
+    if whole is None or not whole.epsilon <= _MOST_EPSILON:
         raise ValueError(
             f"weights, most_solves: the {len(pool)} policies solved leave some weight with utility (or gain) 0; solve more, or use "
             "method 'cut'"

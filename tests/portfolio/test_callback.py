@@ -228,7 +228,7 @@ def test_every_training_for_a_captured_gain_is_counted_and_used(trained):
 
 
 def test_bases_alone_are_all_that_is_trained_for_a_captured_gain_too(trained):
-    oracle, _, calls = trained(3)
+    oracle, _, calls = trained(3, seed=4)
     portfolio = plan_portfolio(oracle, captured_gain=0.5, method="vertices")
     assert len(calls) == portfolio.solves == 3
     opposed = CallbackOracle(lambda weight: (calls.append(0) or weight, 0.0), 3, np.full(3, 0.4), 0.1)
@@ -240,6 +240,15 @@ def test_bases_alone_are_all_that_is_trained_for_a_captured_gain_too(trained):
         ValueError, match=r"weights, most_solves: the 3 policies solved leave some weight with utility \(or gain\) 0"
     ):
         plan_portfolio(opposed, captured_gain=0.9, method="vertices")
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 5, 6])
+def test_a_gain_that_is_nothing_but_rounding_is_none(trained, seed):
+    """Between two bases the reference is as good as either's policy: there nothing is gained, whichever way 1e-17 falls."""
+    oracle, _, calls = trained(3, seed=seed)
+    with pytest.raises(ValueError, match=r"the 3 policies solved leave some weight with utility \(or gain\) 0"):
+        plan_portfolio(oracle, captured_gain=0.5, method="vertices")
     assert len(calls) == 3
 
 

@@ -113,7 +113,8 @@ def test_the_next_question_is_the_one_that_the_simulation_asks(world, models, na
     for step in range(6):
         found = next_question(model, pool.select(asked.rows[0, :step]), turned(pool, range(0, len(pool), 2)), rule=rule)
         assert found.index == asked.rows[0, step]
-        assert found.value == pytest.approx(asked.worth[0, step], rel=1e-9)
+        rounding = 1e-6 if name == "VRF" else 1e-9  # VRF's network computes in float32, turned pairs in another order
+        assert found.value == pytest.approx(asked.worth[0, step], rel=rounding)
         assert not found.stop
         assert sorted(found.order) == sorted(set(range(len(pool))) - set(asked.rows[0, :step]))
         assert (np.diff(found.values) <= 0).all()
