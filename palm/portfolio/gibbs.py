@@ -8,21 +8,18 @@ Source of the closed form: J. Peters, K. Muelling, Y. Altun, "Relative entropy p
 learning: T. Korbak et al., "RL with KL penalties is better viewed as Bayesian inference", EMNLP 2022.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 
 import numpy as np
 
+from palm.portfolio.blocks import MOST_WEIGHTS, Exponential, Result, each_block, fastest_exponential, tilt
 from palm.portfolio.oracle import Solution
 from palm.simplex import check_weights
 
-_BLOCK = 2**15  # numbers in one block of logits: 256 KiB stay in a core's cache, which is what makes a sweep fast
-_PRODUCT = (
-    2**18
-)  # multiplications in one matrix product: OpenBLAS wakes its other threads above that, and they cost more than they do
-_MOST_WEIGHTS = 128  # in one block
+_DIAGNOSED = 2**15  # numbers kept per prompt and weight
 _LARGEST = 1e100  # reward; squares and ratios of rewards must be numbers
 _SAFE_LOGIT = 300.0  # sums of exponentials of up to so much neither overflow nor lose a term that counts
 
@@ -123,11 +120,17 @@ class GibbsOracle:
         """
         weights = check_weights(weights, bases=self.bases)
         value, optimum = np.zeros((len(weights), self.bases)), np.zeros(len(weights))
-        for rows, prompts in self._blocks(len(weights)):
-            tilted, top = self._tilted(weights[rows], prompts)
+        exp = self._exponential(weights)
+
+        def block(rows: slice, prompts: slice, room: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            tilted, top = self._tilted(weights[rows], prompts, exp, room)
             sums = self._summed[prompts] @ tilted  # (p, K + 1, m)
-            value[rows] += (sums[:, :-1] / sums[:, -1:]).sum(axis=0).T
-            optimum[rows] += self._log_mean(sums[:, -1], top, weights[rows], prompts).sum(axis=0)
+            log_mean = self._log_mean(sums[:, -1], top, weights[rows], prompts).sum(axis=0)
+            return (sums[:, :-1] / sums[:, -1:]).sum(axis=0).T, log_mean
+
+        for rows, _, (rewards, log_mean) in self._each_block(block, weights):
+            value[rows] += rewards
+            optimum[rows] += log_mean
         value /= self.prompts
         optimum /= self.prompts
         cost = np.maximum((weights * value).sum(axis=1) - optimum, 0.0)  # 0 exactly where the policy is the reference
@@ -136,11 +139,15 @@ class GibbsOracle:
     def optimum(self, weights: np.ndarray) -> np.ndarray:
         """OPT at each of (M, K) weights: (M,) float."""
         weights = check_weights(weights, bases=self.bases)
-        optimum = np.zeros(len(weights))
-        for rows, prompts in self._blocks(len(weights)):
-            tilted, top = self._tilted(weights[rows], prompts)
+        optimum, exp = np.zeros(len(weights)), self._exponential(weights)
+
+        def block(rows: slice, prompts: slice, room: np.ndarray) -> np.ndarray:
+            tilted, top = self._tilted(weights[rows], prompts, exp, room)
             total = (self._summed[prompts, -1:] @ tilted)[:, 0]
-            optimum[rows] += self._log_mean(total, top, weights[rows], prompts).sum(axis=0)
+            return self._log_mean(total, top, weights[rows], prompts).sum(axis=0)
+
+        for rows, _, log_mean in self._each_block(block, weights):
+            optimum[rows] += log_mean
         return optimum / self.prompts
 
     def upper_bound(self, weights: np.ndarray) -> np.ndarray:
@@ -153,32 +160,39 @@ class GibbsOracle:
 
     def policy_probabilities(self, weight: np.ndarray) -> np.ndarray:
         """(P, N) probabilities that the optimal policy for one weight gives the candidates; rows sum to 1."""
-        tilted = self._tilted(check_weights(weight, bases=self.bases)[:1], slice(None))[0][:, :, 0] * self._present
+        weights, room = check_weights(weight, bases=self.bases)[:1], np.empty((*self._present.shape, 1))
+        tilted = self._tilted(weights, slice(None), self._exponential(weights), room)[0][:, :, 0] * self._present
         return tilted / tilted.sum(axis=1, keepdims=True)
 
     def diagnostics(self, weights: np.ndarray) -> Diagnostics:
         """Effective sample size, finite-candidate bias and prompt error at each of (M, K) weights."""
         weights = check_weights(weights, bases=self.bases)
         results = np.empty((4, len(weights)))
-        for start in range(0, len(weights), step := max(1, min(_MOST_WEIGHTS, _BLOCK // self.prompts))):
+        for start in range(0, len(weights), step := max(1, min(MOST_WEIGHTS, _DIAGNOSED // self.prompts))):
             rows = slice(start, min(start + step, len(weights)))
             results[:, rows] = self._diagnose(weights[rows])
         return Diagnostics(*results)
 
     def _diagnose(self, weights: np.ndarray) -> tuple[np.ndarray, ...]:
         """The four diagnostics at (M, K) weights, few enough for (P, M) numbers to be kept."""
-        per_prompt, samples, bias = (np.empty((self.prompts, len(weights))) for _ in range(3))
-        for rows, prompts in self._blocks(len(weights)):
-            tilted, top = self._tilted(weights[rows], prompts)
+        exp = self._exponential(weights)
+
+        def block(rows: slice, prompts: slice, room: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            tilted, top = self._tilted(weights[rows], prompts, exp, room)
             total = (self._summed[prompts, -1:] @ tilted)[:, 0]
-            per_prompt[prompts, rows] = self._log_mean(total, top, weights[rows], prompts)
+            per_prompt = self._log_mean(total, top, weights[rows], prompts)
             tilted *= self._present[prompts, :, None]
             tilted /= total[:, None, :]
-            samples[prompts, rows] = 1.0 / np.einsum("pnm,pnm->pm", tilted, tilted)
+            samples = 1.0 / np.einsum("pnm,pnm->pm", tilted, tilted)
             # Leave one candidate out: log-mean-exp over the others, from the total without it.
             count = self._counts[prompts, None]
             left = np.log(np.maximum(1.0 - tilted, 1e-300)).sum(axis=1) / count + np.log(count / np.maximum(count - 1, 1))
-            bias[prompts, rows] = np.where(count > 1, (count - 1) * left, 0.0) * self.kl
+            return per_prompt, samples, np.where(count > 1, (count - 1) * left, 0.0) * self.kl
+
+        results = np.empty((3, self.prompts, len(weights)))
+        for rows, prompts, result in self._each_block(block, weights):
+            results[:, prompts, rows] = result
+        per_prompt, samples, bias = results
         several = self.prompts > 1
         error = per_prompt.std(axis=0, ddof=1) / np.sqrt(self.prompts) if several else np.full(len(weights), np.inf)
         return samples.mean(axis=0), samples.min(axis=0), bias.mean(axis=0), error
@@ -194,26 +208,28 @@ class GibbsOracle:
         """The same oracle on some of the prompts, given by their positions."""
         return GibbsOracle(self._rewards[prompts], self.kl, mask=self._present[prompts])
 
-    def _blocks(self, count: int) -> Iterator[tuple[slice, slice]]:
-        """Weights and prompts, a block at a time."""
-        candidates, block = self._rewards.shape[1], min(_BLOCK, _PRODUCT // (self.bases + 1))
-        step = max(1, min(_MOST_WEIGHTS, count, block // candidates))
-        rows = max(1, block // (candidates * step))
-        for start in range(0, count, step):
-            for first in range(0, self.prompts, rows):
-                yield slice(start, min(start + step, count)), slice(first, min(first + rows, self.prompts))
+    def _each_block(
+        self, work: Callable[[slice, slice, np.ndarray], Result], weights: np.ndarray
+    ) -> Iterator[tuple[slice, slice, Result]]:
+        candidates = self._rewards.shape[1]
+        return each_block(work, weights=len(weights), prompts=self.prompts, candidates=candidates, bases=self.bases)
 
-    def _tilted(self, weights: np.ndarray, prompts: slice) -> tuple[np.ndarray, np.ndarray | float]:
+    def _exponential(self, weights: np.ndarray) -> Exponential:
+        return fastest_exponential(len(weights) * self._present.size)
+
+    def _tilted(
+        self, weights: np.ndarray, prompts: slice, exp: Exponential, room: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | float]:
         """exp(w.(phi - middle) / kl - top) (p, N, M), where absent candidates may hold anything finite, and top (p, M) or 0."""
-        centred = self._centred[prompts]
-        logits = (centred.reshape(-1, self.bases) @ (weights.T / self.kl)).reshape(*centred.shape[:2], -1)
+        directions = np.ascontiguousarray(weights.T / self.kl)
+        tilt(self._centred[prompts], directions, room, exp if self._safe else None)
         if self._safe:
-            return np.exp(logits, out=logits), 0.0
+            return room, 0.0
         if not self._all_present:
-            logits[~self._present[prompts]] = -np.inf
-        top = logits.max(axis=1)
-        logits -= top[:, None, :]
-        return np.exp(logits, out=logits), top
+            room[~self._present[prompts]] = -np.inf
+        top = room.max(axis=1)
+        room -= top[:, None, :]
+        return np.exp(room, out=room), top
 
     def _log_mean(self, total: np.ndarray, top: np.ndarray | float, weights: np.ndarray, prompts: slice) -> np.ndarray:
         """(p, M) kl log mean_n exp(w.phi_n / kl), from the sum of the exponentials."""

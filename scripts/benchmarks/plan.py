@@ -86,7 +86,7 @@ def _plan(section: str, bases: int, epsilon: float, size: dict[str, int], select
 def _weights_a_second() -> dict[str, Any]:
     oracle, count = GibbsOracle(plan_world("balanced", 0, 5, prompts=1000), KL), 4000
     weights = sample_simplex(count, 5, np.random.default_rng(0))
-    oracle.optimum(weights[:200])
+    oracle.optimum(weights[:400])
     start, busy = time.perf_counter(), time.process_time()
     oracle.optimum(weights)
     middle, middle_busy = time.perf_counter(), time.process_time()

@@ -5,8 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-import palm.portfolio.gibbs as module
-from palm.portfolio import GibbsOracle
+from palm.portfolio import GibbsOracle, blocks
 from palm.simplex import sample_simplex
 
 
@@ -97,8 +96,9 @@ def test_equal_rewards_make_the_reference_optimal_at_no_cost():
 def test_blocks_of_weights_give_the_same_as_all_at_once(random_tensor, monkeypatch):
     rewards, weights = random_tensor(5, 3), weights_of(3)
     whole, diagnostics = GibbsOracle(rewards).solve(weights), GibbsOracle(rewards).diagnostics(weights)
-    monkeypatch.setattr(module, "_BLOCK", 4 * 2 * rewards.shape[1])  # two prompts
-    monkeypatch.setattr(module, "_MOST_WEIGHTS", 4)
+    monkeypatch.setattr(blocks, "_BLOCK", 4 * 2 * rewards.shape[1])  # two prompts
+    monkeypatch.setattr(blocks, "_CHUNK", 4 * 3)  # three candidates
+    monkeypatch.setattr(blocks, "MOST_WEIGHTS", 4)
     parts = GibbsOracle(rewards).solve(weights)
     for name in ("value", "cost", "optimum"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-14)
@@ -124,6 +124,7 @@ def test_a_tiny_kl_neither_overflows_nor_loses_digits(random_tensor, optimum_at,
 def test_memory_does_not_grow_with_the_number_of_weights(random_tensor, call):
     oracle = GibbsOracle(random_tensor(9, 3, prompts=40, candidates=30), 0.1)
     peaks = []
+    getattr(oracle, call)(weights_of(3, 20_000))  # so much imports torch, which counts otherwise
     for count in (2_000, 20_000):
         weights = weights_of(3, count)
         tracemalloc.start()

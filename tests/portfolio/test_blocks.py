@@ -1,0 +1,103 @@
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from palm.portfolio import GibbsOracle, blocks
+from palm.simplex import sample_simplex
+
+
+@pytest.fixture
+def many(random_tensor):
+    """An oracle and weights that make several tasks for threads."""
+    oracle = GibbsOracle(random_tensor(3, 3, prompts=150, candidates=40), 0.1)
+    return oracle, sample_simplex(300, 3, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("call", ["solve", "optimum", "diagnostics"])
+def test_threads_change_no_digit(many, monkeypatch, call):
+    oracle, weights = many
+    monkeypatch.setattr(blocks, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(blocks, "_BLOCK", 2**14)
+    seen, tilt = [], blocks.tilt
+    monkeypatch.setattr("palm.portfolio.gibbs.tilt", lambda *given: (seen.append(threading.get_ident()), tilt(*given)))
+    found = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        seen.clear()
+        result = getattr(oracle, call)(weights)
+        found.append([result] if call == "optimum" else list(vars(result).values()))
+        assert (set(seen) == {threading.get_ident()}) == (threads == "1")
+    for one, three in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+def test_results_come_in_order_and_cover_every_weight_and_prompt_once(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    monkeypatch.setattr(blocks, "_WORTH_THREADS", 1)
+    monkeypatch.setattr(blocks, "_BLOCK", 600)
+    monkeypatch.setattr(blocks, "_AHEAD", 3)
+    count = np.zeros((333, 17), dtype=int)
+    places = []
+    for rows, prompts, shape in blocks.each_block(
+        lambda _rows, _prompts, room: room.shape, weights=333, prompts=17, candidates=2, bases=3
+    ):
+        count[rows, prompts] += 1
+        places.append((rows.start, prompts.start))
+        assert shape == (prompts.stop - prompts.start, 2, rows.stop - rows.start)
+    assert (count == 1).all()
+    assert places == sorted(places)
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(blocks, "_WORTH_THREADS", 1)
+
+    def work(rows, prompts, room):
+        raise MemoryError("room")
+
+    with pytest.raises(MemoryError, match="room"):
+        list(blocks.each_block(work, weights=500, prompts=100, candidates=64, bases=3))
+
+
+def test_no_weights_make_no_block():
+    assert list(blocks.each_block(lambda *_: 1, weights=0, prompts=5, candidates=4, bases=2)) == []
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("7", 7), ("0", 1)])
+def test_omp_num_threads_says_how_many(monkeypatch, asked, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert blocks.threads_allowed() == threads
+
+
+@pytest.mark.parametrize("asked", [None, "", "many", "-1"])
+def test_else_all_processors_are_used(monkeypatch, asked):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert blocks.threads_allowed() == blocks._processors() >= 1
+
+
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_either_exponential_is_right(monkeypatch, vectorised):
+    monkeypatch.setattr(blocks, "_numpy_is_vectorised", lambda: vectorised)
+    numbers = np.random.default_rng(0).uniform(-300, 300, (101, 33))
+    expected = np.exp(numbers)
+    blocks.fastest_exponential(2**24)(numbers)
+    np.testing.assert_allclose(numbers, expected, rtol=1e-15)
+
+
+def test_small_calls_do_not_import_torch():
+    code = """
+import sys, numpy as np
+from palm.portfolio import GibbsOracle, blocks
+oracle = GibbsOracle(np.random.default_rng(0).random((300, 64, 3)), 0.1)
+blocks._numpy_is_vectorised = lambda: False
+oracle.solve(np.full((100, 3), 1 / 3))
+assert "torch" not in sys.modules
+oracle.optimum(np.full((900, 3), 1 / 3))
+assert "torch" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
