@@ -11,6 +11,7 @@ from palm.portfolio.cover import Advance
 from palm.portfolio.fixed_size import fixed_size_search
 from palm.portfolio.front import hypervolume, pareto_front
 from palm.portfolio.least_gap import LeastGap, least_gaps
+from palm.portfolio.nearby import nearby_search
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.plan import finish
 from palm.portfolio.pool import Pool, solve_all
@@ -77,7 +78,7 @@ def plan_curve(
             found = finish(oracle, solve_all(oracle, np.eye(oracle.bases)), np.zeros(0, dtype=np.intp), (), 0.0)
         else:
             pool, chosen = fixed_size_search(oracle, size=size, pool=pool, effort=Effort(effort), advance=advance)
-            found = finish(oracle, pool, chosen, (), 0.0)
+            found = finish(oracle, *nearby_search(oracle, pool, chosen, size=size, advance=advance), (), 0.0)
         if portfolios and portfolios[-1].certified.epsilon <= found.certified.epsilon:
             found = portfolios[-1]  # fewer policies did as well
         portfolios.append(found)

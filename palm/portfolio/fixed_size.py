@@ -79,12 +79,17 @@ def fixed_size_search(
     return pool, _needed(oracle, pool, best[2], best[0], delta)
 
 
+def gap_of(oracle: Oracle, pool: Pool, chosen: np.ndarray, delta: float) -> float:
+    """The multiplicative gap that the chosen policies leave beside `delta`, at its worst weight."""
+    _, optimum, served = _at_corners(oracle, pool, chosen)
+    return float(_epsilon_left(optimum - delta, served).max())
+
+
 def _needed(oracle: Oracle, pool: Pool, chosen: np.ndarray, epsilon: float, delta: float) -> np.ndarray:
     """The chosen policies without those that the gap does not need: bases that agree, say, need no second policy."""
     for policy in chosen[::-1]:
         others = chosen[chosen != policy]
-        _, optimum, served = _at_corners(oracle, pool, others)
-        if _epsilon_left(optimum - delta, served).max() <= epsilon + _SAME:
+        if gap_of(oracle, pool, others, delta) <= epsilon + _SAME:
             chosen = others
     return chosen
 

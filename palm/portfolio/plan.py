@@ -11,6 +11,7 @@ from palm.portfolio.fixed_size import fixed_size_search
 from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_everywhere
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
+from palm.portfolio.nearby import nearby_search
 from palm.portfolio.oracle import Oracle
 from palm.portfolio.plan_checks import (
     check_captured_alone,
@@ -100,6 +101,7 @@ def plan_portfolio(
     population = None if users is None else Population.of(users, oracle)
     solved = _gain_looked_at(oracle, method, most_solves) if captured_gain is not None and delta == 0 else None
     pool: Pool | None = None
+    starts: list[np.ndarray] = []  # other choices from which moving may end better
     if method == "lazy":
         pool = lazy_search(searched, epsilon=epsilon, delta=left, most=most_solves, solved=solved, advance=advance)[0]
     elif method != "cut":
@@ -108,10 +110,13 @@ def plan_portfolio(
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
         pool, chosen = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=method == "cut", advance=advance)
+        if method == "cut":
+            starts.append(chosen)
+            pool, chosen = nearby_search(oracle, pool, chosen, size=size, delta=delta, advance=advance)
     else:
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if refine:
-        return _refined(oracle, pool, chosen, population, welfare, names, delta, advance)
+        return _refined(oracle, pool, [chosen, *starts], population, welfare, names, delta, advance)
     if captured_gain is not None:
         return _finish_gains(oracle, pool, chosen, names, delta, captured_gain)
     return finish(oracle, pool, chosen, names, delta)
@@ -172,21 +177,22 @@ def _fewest_for_gap(
 def _refined(
     oracle: Oracle,
     pool: Pool,
-    chosen: np.ndarray,
+    choices: list[np.ndarray],
     population: Population | None,
     welfare: float | None,
     names: tuple[str, ...],
     delta: float,
     advance: Advance | None,
 ) -> Portfolio:
-    """The portfolio of a pool's chosen policies with their weights moved: for a population, or else for the gap."""
+    """The portfolio of a pool's policies with their weights moved, for a population or else the gap: the best of all choices."""
     if population is not None:
-        moved = refine_for_users(oracle, pool.weights[chosen], population, welfare=welfare)
+        every = [refine_for_users(oracle, pool.weights[chosen], population, welfare=welfare) for chosen in choices]
     else:
-        moved = refine_weights(oracle, pool.weights[chosen], delta=delta, advance=advance)
-    refined = Pool(moved.weights, moved.value, moved.cost, (moved.weights * moved.value).sum(axis=1) - moved.cost)
+        every = [refine_weights(oracle, pool.weights[chosen], delta=delta, advance=advance) for chosen in choices]
+    best = min(every, key=lambda moved: moved.after)
+    refined = Pool(best.weights, best.value, best.cost, (best.weights * best.value).sum(axis=1) - best.cost)
     portfolio = finish(oracle, refined, np.arange(len(refined)), names, delta)
-    return replace(portfolio, solves=len(pool) + moved.solves)
+    return replace(portfolio, solves=len(pool) + sum(moved.solves for moved in every))
 
 
 def _pool_for(oracle: Oracle, population: Population) -> Pool:

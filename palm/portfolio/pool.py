@@ -29,12 +29,15 @@ class Pool:
 
     def joined(self, oracle: Oracle, weights: np.ndarray) -> "Pool":
         """This pool and the solutions at (M, K) more weights."""
-        solution = oracle.solve(weights)
+        return self.and_of(solve_all(oracle, weights))
+
+    def and_of(self, other: "Pool") -> "Pool":
+        """This pool and another's policies, which come last."""
         return Pool(
-            np.vstack([self.weights, weights]),
-            np.vstack([self.value, solution.value]),
-            np.append(self.cost, solution.cost),
-            np.append(self.optimum, solution.optimum),
+            np.vstack([self.weights, other.weights]),
+            np.vstack([self.value, other.value]),
+            np.append(self.cost, other.cost),
+            np.append(self.optimum, other.optimum),
         )
 
 
