@@ -10,6 +10,7 @@ import numpy as np
 from scipy.spatial import ConvexHull, HalfspaceIntersection, QhullError
 
 _SAME = 1e-12
+_AT_ONCE = 2**20  # comparisons
 
 
 def corner_weights(values: np.ndarray) -> np.ndarray:
@@ -59,9 +60,9 @@ def lower_hull(solved: np.ndarray, optima: np.ndarray) -> np.ndarray:
     roof = 2.0  # a point above all others makes the hull full-dimensional
     points = np.vstack([np.column_stack([solved[:, :-1], heights]), np.append(np.full(bases - 1, 1.0 / bases), roof)])
     try:
-        equations = np.unique(ConvexHull(points).equations, axis=0)
+        equations = ConvexHull(points).equations
     except QhullError:
-        equations = np.unique(ConvexHull(points, qhull_options="QJ Pp").equations, axis=0)
+        equations = ConvexHull(points, qhull_options="QJ Pp").equations
     lower = equations[equations[:, -2] < -1e-9]  # outward normal pointing down
     planes: np.ndarray = -np.column_stack([lower[:, :-2], lower[:, -1]]) / lower[:, -2:-1]
     planes *= scale
@@ -83,8 +84,10 @@ def _preferable(values: np.ndarray) -> np.ndarray:
     """Rows that some weight may prefer: without repeats and without rows that another row exceeds everywhere."""
     values = np.unique(values, axis=0)
     keep = np.ones(len(values), dtype=bool)
-    for row in range(len(values)):
-        keep[row] = not (keep & (values >= values[row]).all(axis=1) & (values > values[row]).any(axis=1)).any()
+    step = max(1, _AT_ONCE // values.size)
+    for start in range(0, len(values), step):
+        rows = values[start : start + step, None, :]
+        keep[start : start + step] = (values >= rows).all(axis=2).sum(axis=1) == 1  # itself, as there are no repeats
     return values[keep]
 
 

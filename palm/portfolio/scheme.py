@@ -161,7 +161,7 @@ class Scheme:
         wanted = self._epsilon * _MARGIN if wanted is None else wanted
         best: tuple[float, np.ndarray, np.ndarray] = (np.inf, weights, weights)
         for _ in range(moves + 1):
-            guess = _together(pool, _imagined(surrogate, weights))
+            guess = pool.and_of(_imagined(surrogate, weights))
             corners = corner_weights(folded(guess.value, guess.cost, self._oracle.reference))
             utility = corners @ guess.value.T - guess.cost
             served = np.maximum(utility.max(axis=1), corners @ self._oracle.reference)
@@ -184,12 +184,3 @@ def _imagined(surrogate: Surrogate, weights: np.ndarray) -> Pool:
     optimum, slope = surrogate.tangents(weights)
     value = slope + (optimum - (weights * slope).sum(axis=1))[:, None]
     return Pool(weights, value, np.zeros(len(weights)), optimum)
-
-
-def _together(first: Pool, second: Pool) -> Pool:
-    return Pool(
-        np.vstack([first.weights, second.weights]),
-        np.vstack([first.value, second.value]),
-        np.append(first.cost, second.cost),
-        np.append(first.optimum, second.optimum),
-    )

@@ -96,11 +96,12 @@ def test_nothing_is_solved_where_nothing_can_be_gained(random_tensor, monkeypatc
     assert few is chosen
 
 
-def test_as_many_neighbours_as_allowed_are_looked_at(random_tensor, monkeypatch):
-    monkeypatch.setattr(nearby, "_MOST", 12)  # one policy, three bases
+@pytest.mark.parametrize(("most", "looked"), [(24, True), (23, False)])
+def test_as_many_neighbours_as_allowed_are_looked_at(random_tensor, monkeypatch, most, looked):
+    monkeypatch.setattr(nearby, "_MOST", most)  # two policies, three bases: 2 x 2 x 3 x 2
     oracle = GibbsOracle(random_tensor(0, 3), 0.1)
     pool = solve_all(oracle, np.eye(3))
-    assert len(nearby_search(oracle, pool, np.arange(1), size=1)[0]) > 3
+    assert (len(nearby_search(oracle, pool, np.arange(2), size=2)[0]) > 3) == looked
 
 
 def test_moving_keeps_the_better_of_both_choices(random_tensor, monkeypatch):
