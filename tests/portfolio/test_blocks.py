@@ -101,3 +101,30 @@ oracle.optimum(np.full((900, 3), 1 / 3))
 assert "torch" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("bases", "candidates", "count"), [(2, 64, 128), (40, 64, 100), (5, 1000, 32), (3, 5, 1)])
+def test_no_piece_is_so_large_that_libraries_start_threads_of_their_own(bases, candidates, count):
+    rng = np.random.default_rng(0)
+    centred, directions = rng.random((30, candidates, bases)), rng.random((bases, count))
+    room, sizes = np.empty((30, candidates, count)), []
+
+    def exp(chunk):
+        sizes.append(chunk.size)
+        np.exp(chunk, out=chunk)
+
+    blocks.tilt(centred, directions, room, exp)
+    np.testing.assert_allclose(room, np.exp(centred @ directions), rtol=1e-13)
+    assert max(sizes) < 2**15
+    assert max(sizes) * bases <= 2**18
+    assert max(sizes) > min(2**14, 2**17 // bases, room.size // 2)  # nor needlessly small
+
+
+@pytest.mark.parametrize(
+    ("level", "fast"), [("AVX512_SKX", True), ("X86_V4", True), ("X86_V3", False), ("baseline(X86_V2)", False)]
+)
+def test_numpy_is_trusted_with_exponentials_where_it_has_vectors_for_them(monkeypatch, level, fast):
+    monkeypatch.setattr(blocks, "opt_func_info", lambda **_: {"exp": {"dd": {"current": level, "available": "X86_V4"}}})
+    assert blocks._numpy_is_vectorised() == fast
+    monkeypatch.setattr(blocks, "opt_func_info", lambda **_: {})
+    assert not blocks._numpy_is_vectorised()
