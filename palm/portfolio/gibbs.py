@@ -46,8 +46,9 @@ class GibbsOracle:
     """Exact KL-regularised optima on sampled candidates.
 
     A weight costs O(P N K) operations; prompts and weights go through in blocks that stay in cache, so the memory used beside
-    the rewards does not grow with the number of weights. Everything is float64. Equal candidates and ties change nothing: they
-    share their probability.
+    the rewards does not grow with the number of weights. Large calls use as many threads as OMP_NUM_THREADS says, by default one
+    for every processor; how many changes no digit. Everything is float64. Equal candidates and ties change nothing: they share
+    their probability.
     """
 
     def __init__(self, reward_tensor: np.ndarray, kl: float = 0.1, *, mask: np.ndarray | None = None) -> None:
