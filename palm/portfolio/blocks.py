@@ -18,7 +18,8 @@ MOST_WEIGHTS = 128  # in one block
 _TOGETHER = 4  # blocks that one thread takes at a time
 _AHEAD = 64  # such tasks whose results are waited for together
 _WORTH_THREADS = 2**20  # numbers: exponentials that take about ten times as long as starting threads
-_WORTH_TORCH = 2**24  # numbers; importing torch takes seconds
+_WORTH_TORCH = 2**22  # numbers in one call
+_LONG = 2**20  # P N 2^K; importing torch takes seconds, which planning saves where there are many bases, and so many corners
 
 
 def each_block(
@@ -86,12 +87,13 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # the former on Linux only
 
 
-def fastest_exponential(numbers: int) -> Exponential:
-    """What replaces a contiguous float64 array by its exponentials fastest, if there are so many `numbers` of them in all.
+def fastest_exponential(weights: int, *, prompts: int, candidates: int, bases: int) -> Exponential:
+    """What replaces a contiguous float64 array by its exponentials: the fastest for so many weights of an oracle of such a size.
 
     NumPy's own is vectorised only where processors have AVX-512; elsewhere torch's takes 2/3 of its time, and differs by rounding.
     """
-    if numbers < _WORTH_TORCH or _numpy_is_vectorised():
+    numbers = prompts * candidates
+    if weights * numbers < _WORTH_TORCH or numbers * 2.0**bases < _LONG or _numpy_is_vectorised():
         return lambda array: np.exp(array, out=array)
     import torch
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from palm.portfolio.bounds import curvature_of
-from palm.portfolio.oracle import Oracle, Solution
+from palm.portfolio.oracle import Oracle, Solution, trains
 from palm.portfolio.rounding import NOTHING, size_of
 
 
@@ -45,6 +45,11 @@ class GainOracle:
     def size(self) -> float:
         """The oracle's: gains are rounded like the utilities that they are differences of."""
         return size_of(self._oracle)
+
+    @property
+    def trains(self) -> bool:
+        """The oracle's."""
+        return trains(self._oracle)
 
     @property
     def slack(self) -> float:

@@ -212,11 +212,12 @@ class GibbsOracle:
     def _each_block(
         self, work: Callable[[slice, slice, np.ndarray], Result], weights: np.ndarray
     ) -> Iterator[tuple[slice, slice, Result]]:
-        candidates = self._rewards.shape[1]
-        return each_block(work, weights=len(weights), prompts=self.prompts, candidates=candidates, bases=self.bases)
+        prompts, candidates, bases = self._rewards.shape
+        return each_block(work, weights=len(weights), prompts=prompts, candidates=candidates, bases=bases)
 
     def _exponential(self, weights: np.ndarray) -> Exponential:
-        return fastest_exponential(len(weights) * self._present.size)
+        prompts, candidates, bases = self._rewards.shape
+        return fastest_exponential(len(weights), prompts=prompts, candidates=candidates, bases=bases)
 
     def _tilted(
         self, weights: np.ndarray, prompts: slice, exp: Exponential, room: np.ndarray

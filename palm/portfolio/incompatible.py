@@ -10,7 +10,7 @@ from math import comb
 
 import numpy as np
 
-from palm.portfolio.oracle import Oracle
+from palm.portfolio.oracle import Oracle, trains
 from palm.portfolio.rounding import NOTHING, size_of
 from palm.simplex import uniform_grid
 
@@ -31,6 +31,7 @@ def incompatible_weights(
         epsilon, delta: what is good enough.
         most: keeps the n^2 pairs in bounds.
         looks: weights in between at which OPT may be asked for one t, beyond which that t is left out; by default any number.
+            Where solves are cheap, the policies that are optimal at the weights tell of most pairs that OPT need not be asked.
 
     Returns:
         (s, K) mutually incompatible weights; s is the largest found by a greedy search from every start, a lower bound
@@ -40,23 +41,29 @@ def incompatible_weights(
     weights = weights / weights.sum(axis=1, keepdims=True)
     optimum = oracle.lower_bound(weights)
     margin = max(_MARGIN * float(np.abs(oracle.upper_bound(np.eye(oracle.bases))).max()), NOTHING * size_of(oracle))
-    apart = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
-    weights, optimum = weights[apart], optimum[apart]
+    needy = np.flatnonzero((1 + epsilon) * (weights @ oracle.reference) + delta < optimum - margin)[:most]
+    weights, optimum = weights[needy], optimum[needy]
     if len(weights) < 2:
         return weights
+    solution = None if trains(oracle) else oracle.solve(weights)
     first, second = np.triu_indices(len(weights), k=1)
     conflict = np.zeros((len(weights), len(weights)), dtype=bool)
     for share in _SHARES:
-        open_pairs = ~conflict[first, second]
-        one, other = first[open_pairs], second[open_pairs]
+        left = ~conflict[first, second]
+        one, other = first[left], second[left]
         if len(one) == 0:
             break
         distinct, which = _distinct(share * weights[one] + (1 - share) * weights[other])
-        if looks is not None and len(distinct) > looks:
+        target = share * optimum[one] + (1 - share) * optimum[other] - margin
+        unknown = np.ones(len(one), dtype=bool)
+        if solution is not None:  # what policies have that are optimal at the weights, OPT exceeds
+            least = (distinct @ solution.value.T - solution.cost).max(axis=1)
+            unknown = (1 + epsilon) * least[which] + delta < target
+        asked, place = np.unique(which[unknown], return_inverse=True)
+        if len(asked) == 0 or (looks is not None and len(asked) > looks):
             continue
-        between = oracle.upper_bound(distinct)[which]
-        chord = share * optimum[one] + (1 - share) * optimum[other]
-        conflict[one, other] = (1 + epsilon) * between + delta < chord - margin
+        between = oracle.upper_bound(distinct[asked])[place]
+        conflict[one[unknown], other[unknown]] = (1 + epsilon) * between + delta < target[unknown]
     conflict |= conflict.T
     return weights[_greedy_clique(conflict)]
 

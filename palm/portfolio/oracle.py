@@ -55,3 +55,8 @@ class Oracle(Protocol):
 
     def lower_bound(self, weights: np.ndarray) -> np.ndarray:
         """(M,) what some policy of the class is known to reach at (M, K) weights. Trains nothing."""
+
+
+def trains(oracle: Oracle) -> bool:
+    """Whether every solve is a training: an oracle says so by an attribute `trains`; without one it is cheap to solve."""
+    return bool(getattr(oracle, "trains", False))

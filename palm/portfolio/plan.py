@@ -12,7 +12,7 @@ from palm.portfolio.gains import GainOracle, check_captured_gain, check_gain_eve
 from palm.portfolio.grid import grid_of_size, palm_grid, random_weights
 from palm.portfolio.lazy import lazy_search
 from palm.portfolio.nearby import nearby_search
-from palm.portfolio.oracle import Oracle
+from palm.portfolio.oracle import Oracle, trains
 from palm.portfolio.plan_checks import (
     check_captured_alone,
     check_most_solves,
@@ -20,7 +20,6 @@ from palm.portfolio.plan_checks import (
     check_search,
     check_trainings,
     check_users_given,
-    trains,
 )
 from palm.portfolio.pool import Pool, solve_all
 from palm.portfolio.population import Population, keep_for_users

@@ -4,8 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from palm.portfolio.callback import CallbackOracle
-from palm.portfolio.oracle import Oracle
+from palm.portfolio.oracle import Oracle, trains
 from palm.portfolio.population import check_welfare
 from palm.rewards.users import UserWeights
 
@@ -71,11 +70,6 @@ def check_users_given(select: str, size: int | None, users: np.ndarray | UserWei
         raise ValueError(f"users: expected none for select {select!r}, which covers every weight; use select 'population'")
     elif welfare is not None:
         raise ValueError(f"welfare: expected none for select {select!r}; it goes with users and select 'population'")
-
-
-def trains(oracle: Oracle) -> bool:
-    """Whether every solve is a training."""
-    return isinstance(oracle, CallbackOracle)
 
 
 def check_trainings(oracle: Oracle, *, method: str, refine: bool) -> None:

@@ -85,19 +85,20 @@ def test_either_exponential_is_right(monkeypatch, vectorised):
     monkeypatch.setattr(blocks, "_numpy_is_vectorised", lambda: vectorised)
     numbers = np.random.default_rng(0).uniform(-300, 300, (101, 33))
     expected = np.exp(numbers)
-    blocks.fastest_exponential(2**24)(numbers)
+    blocks.fastest_exponential(200, prompts=1000, candidates=64, bases=5)(numbers)
     np.testing.assert_allclose(numbers, expected, rtol=1e-15)
 
 
-def test_small_calls_do_not_import_torch():
+def test_torch_is_imported_for_large_calls_of_many_bases_only():
     code = """
 import sys, numpy as np
 from palm.portfolio import GibbsOracle, blocks
-oracle = GibbsOracle(np.random.default_rng(0).random((300, 64, 3)), 0.1)
 blocks._numpy_is_vectorised = lambda: False
-oracle.solve(np.full((100, 3), 1 / 3))
+few, many = (GibbsOracle(np.random.default_rng(0).random((300, 64, bases)), 0.1) for bases in (4, 6))
+few.optimum(np.full((400, 4), 1 / 4))
+many.optimum(np.full((100, 6), 1 / 6))
 assert "torch" not in sys.modules
-oracle.optimum(np.full((900, 3), 1 / 3))
+many.optimum(np.full((400, 6), 1 / 6))
 assert "torch" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 from palm.portfolio import GibbsOracle, certify, plan_portfolio
 from palm.portfolio.certify import worst_gap
 from palm.portfolio.incompatible import incompatible_on_grid, incompatible_weights
-from palm.simplex import sample_simplex
+from palm.simplex import sample_simplex, uniform_grid
 
 
 def random_portfolio(seed, bases, random_tensor, portfolio_of):
@@ -290,3 +290,37 @@ def test_no_bound_exceeds_a_portfolio_that_is_good_enough_itself():
     assert found.size_at_least <= len(better)
     assert found.captured_size_at_least <= len(better)
     assert len(incompatible_weights(oracle, np.eye(3), epsilon=0.0, delta=0.0)) == 3  # what the oracle alone would say
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.05])
+def test_policies_at_the_weights_spare_most_questions_and_change_no_answer(random_tensor, epsilon):
+    oracle = GibbsOracle(random_tensor(3, 3, prompts=30, candidates=12), 0.1)
+    grid, tolerance = uniform_grid(3, 12), {"epsilon": epsilon, "delta": 0.001}
+    found, asked = [], []
+
+    class Counting:
+        """The oracle; where it trains, nothing is solved to spare questions."""
+
+        def __init__(self, trains):
+            self.trains, self.asked = trains, 0
+
+        def __getattr__(self, name):
+            return getattr(oracle, name)
+
+        def solve(self, weights):
+            assert not self.trains
+            return oracle.solve(weights)
+
+        def upper_bound(self, weights):
+            self.asked += len(weights)
+            return oracle.upper_bound(weights)
+
+    for trains in (True, False):
+        counting = Counting(trains)
+        found.append(incompatible_weights(counting, grid, **tolerance))
+        asked.append(counting.asked)
+    np.testing.assert_array_equal(*found)
+    assert len(found[0]) > 1
+    assert asked[1] < 0.7 * asked[0]
+    few = Counting(False)  # the questions that are left count, not those that were spared
+    np.testing.assert_array_equal(incompatible_weights(few, grid, **tolerance, looks=asked[1]), found[0])
