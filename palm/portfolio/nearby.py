@@ -17,6 +17,7 @@ _STEPS = (0.05, 0.05, 0.025, 0.025, 0.0125)  # how far neighbours are; twice as 
 _EFFORT = 2e4  # of integer programs, a step: with more, their choices are seldom better
 _GRID = 60
 _MOST = 1000  # neighbours; there are 2 m K (K - 1) of them
+_MOST_POLICIES = 10  # for more, a pool takes minutes, and a uniform grid is as fine as they are close
 
 
 def nearby_search(
@@ -34,10 +35,11 @@ def nearby_search(
 
     Returns:
         the pool with all that was solved added, and positions in it; those given where nothing better is found, where there is
-        nothing to gain (one basis, no policies, a gap of 0 or without bound) or where neighbours would be more than 1,000.
+        nothing to gain (one basis, no policies, a gap of 0 or without bound), or where that takes too long (more than ten
+        policies, or 1,000 neighbours of them).
     """
     gap = gap_of(oracle, pool, chosen, delta)
-    if oracle.bases == 1 or len(chosen) == 0 or not 0 < gap < np.inf:
+    if oracle.bases == 1 or not 0 < len(chosen) <= _MOST_POLICIES or not 0 < gap < np.inf:
         return pool, chosen
     for step in _STEPS:
         if 2 * len(chosen) * oracle.bases * (oracle.bases - 1) > _MOST:

@@ -76,7 +76,7 @@ def test_the_choice_stays_where_nothing_better_is_found(random_tensor):
     assert len(larger) > 3
 
 
-@pytest.mark.parametrize("case", ["one basis", "no policies", "no gap", "no bound", "too many"])
+@pytest.mark.parametrize("case", ["one basis", "no policies", "no gap", "no bound", "too many", "too many policies"])
 def test_nothing_is_solved_where_nothing_can_be_gained(random_tensor, monkeypatch, case):
     rewards = random_tensor(0, 1 if case == "one basis" else 3)
     if case == "no gap":
@@ -85,6 +85,8 @@ def test_nothing_is_solved_where_nothing_can_be_gained(random_tensor, monkeypatc
         rewards[:, :, 0] = 0  # nothing to be had at a vertex
     if case == "too many":
         monkeypatch.setattr(nearby, "_MOST", 11)
+    if case == "too many policies":
+        monkeypatch.setattr(nearby, "_MOST_POLICIES", 0)
     oracle = GibbsOracle(rewards, 0.1)
     pool = solve_all(oracle, np.eye(oracle.bases))
     chosen = np.arange(0 if case == "no policies" else 1)
