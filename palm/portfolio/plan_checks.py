@@ -1,5 +1,6 @@
 """What `plan_portfolio` can be asked for: its arguments, checked one by one and together."""
 
+from collections import Counter
 from numbers import Integral, Real
 
 import numpy as np
@@ -45,13 +46,15 @@ def check_most_solves(most_solves: int, bases: int) -> None:
 
 
 def check_names(names: tuple[str, ...], bases: int) -> None:
-    """See that there is a name for every basis, or none at all.
+    """See that there is a name for every basis, each another, or none at all.
 
     Raises:
         ValueError: there is not.
     """
     if isinstance(names, str) or any(not isinstance(name, str) for name in names) or len(names) not in (0, bases):
         raise ValueError(f"names: expected {bases} names, one per basis, got {names if isinstance(names, str) else list(names)!r}")
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise ValueError(f"names: expected another name for every basis, got {repeated[0]!r} more than once")
 
 
 def check_users_given(select: str, size: int | None, users: np.ndarray | UserWeights | None, welfare: float | None) -> None:

@@ -182,6 +182,7 @@ def test_names_of_the_bases_travel_with_the_plan(two_sided):
         ({"weights": True}, "weights: expected a whole number of at least 1, got True"),
         ({"captured_gain": "x"}, "captured_gain: expected a share above 0 and at most 1, got 'x'"),
         ({"names": "ab"}, "names: expected 2 names, one per basis, got 'ab'"),
+        ({"names": ("a", "a")}, "names: expected another name for every basis, got 'a' more than once"),
         ({"method": "grid"}, "delta: expected a positive number for method 'grid', got 0.0"),
     ],
 )
