@@ -1,12 +1,13 @@
 """Blocks of prompts and weights, small enough to stay in a core's cache, several at once where there is much to do."""
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib.introspect import opt_func_info
+
+from palm.threads import threads_allowed
 
 Result = TypeVar("Result")
 Exponential = Callable[[np.ndarray], Any]
@@ -75,16 +76,6 @@ def tilt(centred: np.ndarray, directions: np.ndarray, room: np.ndarray, exp: Exp
 
 def _most_in_product(bases: int) -> int:
     return min(_CHUNK, _PRODUCT // bases)
-
-
-def threads_allowed() -> int:
-    """OMP_NUM_THREADS if that is a number, else how many processors this process may use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(asked)) if asked.isdecimal() else _processors()
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # the former on Linux only
 
 
 def fastest_exponential(weights: int, *, prompts: int, candidates: int, bases: int) -> Exponential:

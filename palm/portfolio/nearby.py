@@ -16,7 +16,7 @@ from palm.portfolio.select import Effort
 _STEPS = (0.05, 0.05, 0.025, 0.025, 0.0125)  # how far neighbours are; twice as far, too
 _EFFORT = 2e4  # of integer programs, a step: with more, their choices are seldom better
 _GRID = 60
-_MOST = 1000  # neighbours; there are 2 m K (K - 1) of them
+_MOST = 1000  # neighbours
 _MOST_POLICIES = 10  # for more, a pool takes minutes, and a uniform grid is as fine as they are close
 
 
@@ -38,12 +38,13 @@ def nearby_search(
         nothing to gain (one basis, no policies, a gap of 0 or without bound), or where that takes too long (more than ten
         policies, or 1,000 neighbours of them).
     """
+    around = 2 * len(chosen) * oracle.bases * (oracle.bases - 1)  # neighbours: none of no policy, or where there is one basis
+    if not 0 < around <= _MOST or len(chosen) > _MOST_POLICIES:
+        return pool, chosen
     gap = gap_of(oracle, pool, chosen, delta)
-    if oracle.bases == 1 or not 0 < len(chosen) <= _MOST_POLICIES or not 0 < gap < np.inf:
+    if not 0 < gap < np.inf:
         return pool, chosen
     for step in _STEPS:
-        if 2 * len(chosen) * oracle.bases * (oracle.bases - 1) > _MOST:
-            break
         weights = np.vstack([grid_of_size(oracle.bases, _GRID), neighbours(pool.weights[chosen], step)])
         near, few = fixed_size_search(
             oracle, size=size, delta=delta, pool=solve_all(oracle, weights), effort=Effort(_EFFORT), advance=advance

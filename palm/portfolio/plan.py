@@ -100,7 +100,7 @@ def plan_portfolio(
     population = None if users is None else Population.of(users, oracle)
     solved = _gain_looked_at(oracle, method, most_solves) if captured_gain is not None and delta == 0 else None
     pool: Pool | None = None
-    starts: list[np.ndarray] = []  # other choices from which moving may end better
+    others: list[np.ndarray] = []  # choices from which moving may end better
     if method == "lazy":
         pool = lazy_search(searched, epsilon=epsilon, delta=left, most=most_solves, solved=solved, advance=advance)[0]
     elif method != "cut":
@@ -108,14 +108,11 @@ def plan_portfolio(
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
-        pool, chosen = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=method == "cut", advance=advance)
-        if method == "cut":
-            starts.append(chosen)
-            pool, chosen = nearby_search(oracle, pool, chosen, size=size, delta=delta, advance=advance)
+        pool, chosen, others = _best_of_size(oracle, pool, size, delta, advance)
     else:
         pool, chosen = _fewest_for_gap(searched, pool, epsilon, left, select == "milp", advance)
     if refine:
-        return _refined(oracle, pool, [chosen, *starts], population, welfare, names, delta, advance)
+        return _refined(oracle, pool, [chosen, *others], population, welfare, names, delta, advance)
     if captured_gain is not None:
         return _finish_gains(oracle, pool, chosen, names, delta, captured_gain)
     return finish(oracle, pool, chosen, names, delta)
@@ -157,6 +154,18 @@ def _best_for_users(
     pool = pool if pool is not None else _pool_for(oracle, population)
     kept = keep_for_users(population, pool.value, pool.cost, oracle.reference, size=size, welfare=welfare)
     return pool, kept.chosen
+
+
+def _best_of_size(
+    oracle: Oracle, pool: Pool | None, size: int, delta: float, advance: Advance | None
+) -> tuple[Pool, np.ndarray, list[np.ndarray]]:
+    """The pool, the best `size` policies' positions in it, and other choices: where the pool was made here, what these began as."""
+    grow = pool is None
+    pool, first = fixed_size_search(oracle, size=size, delta=delta, pool=pool, grow=grow, advance=advance)
+    if not grow:
+        return pool, first, []
+    pool, chosen = nearby_search(oracle, pool, first, size=size, delta=delta, advance=advance)
+    return pool, chosen, [] if chosen is first else [first]
 
 
 def _fewest_for_gap(

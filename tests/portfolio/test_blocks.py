@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from palm import threads
 from palm.portfolio import GibbsOracle, blocks
 from palm.simplex import sample_simplex
 
@@ -24,12 +25,12 @@ def test_threads_change_no_digit(many, monkeypatch, call):
     seen, tilt = [], blocks.tilt
     monkeypatch.setattr("palm.portfolio.gibbs.tilt", lambda *given: (seen.append(threading.get_ident()), tilt(*given)))
     found = []
-    for threads in ("1", "3"):
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    for count in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", count)
         seen.clear()
         result = getattr(oracle, call)(weights)
         found.append([result] if call == "optimum" else list(vars(result).values()))
-        assert (set(seen) == {threading.get_ident()}) == (threads == "1")
+        assert (set(seen) == {threading.get_ident()}) == (count == "1")
     for one, three in zip(*found, strict=True):
         np.testing.assert_array_equal(one, three)
 
@@ -66,10 +67,10 @@ def test_no_weights_make_no_block():
     assert list(blocks.each_block(lambda *_: 1, weights=0, prompts=5, candidates=4, bases=2)) == []
 
 
-@pytest.mark.parametrize(("asked", "threads"), [("1", 1), ("7", 7), ("0", 1)])
-def test_omp_num_threads_says_how_many(monkeypatch, asked, threads):
+@pytest.mark.parametrize(("asked", "count"), [("1", 1), ("7", 7), ("0", 1)])
+def test_omp_num_threads_says_how_many(monkeypatch, asked, count):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert blocks.threads_allowed() == threads
+    assert threads.threads_allowed() == count
 
 
 @pytest.mark.parametrize("asked", [None, "", "many", "-1"])
@@ -77,7 +78,7 @@ def test_else_all_processors_are_used(monkeypatch, asked):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if asked is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    assert blocks.threads_allowed() == blocks._processors() >= 1
+    assert threads.threads_allowed() == threads._processors() >= 1
 
 
 @pytest.mark.parametrize("vectorised", [True, False])
