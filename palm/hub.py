@@ -25,7 +25,10 @@ class HubObject:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder}: expected a folder, this is a file")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"{folder}: expected a folder that can be made: {error.strerror}") from error
         self._write(folder)
 
     @classmethod

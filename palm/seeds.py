@@ -21,10 +21,19 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     Raises:
         ValueError: `seed` is not an integer of at least 0.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
+    check_seed(seed)
     text = repr((int(seed), *map(str, purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ValueError: it is not an integer of at least 0.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed: expected an integer of at least 0, got {seed!r}")
 
 
 @contextlib.contextmanager

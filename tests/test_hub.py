@@ -24,6 +24,12 @@ def test_a_folder_is_loaded_as_it_was_saved(tmp_path):
     assert (tmp_path / "deep" / "other.txt").read_text() == "left alone"
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="below: expected a folder that can be made: Not a directory"):
+        Note("x").save_pretrained(tmp_path / "file" / "below")
+
+
 def test_a_folder_in_the_working_directory_comes_before_a_repository_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Note("here").save_pretrained("organisation/name")

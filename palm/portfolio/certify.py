@@ -175,11 +175,11 @@ def certify(
         captured_bound: also look for incompatible weights at the captured gain (given delta), for `captured_size_at_least`.
 
     Raises:
-        ValueError: portfolio and oracle have different numbers of bases, or a given gap is negative.
+        ValueError: portfolio and oracle have different numbers of bases, or a given gap is negative or not finite.
     """
     for name, given in (("epsilon", epsilon), ("delta", delta)):
-        if not given >= 0:
-            raise ValueError(f"{name}: expected at least 0, got {given}")
+        if not 0 <= given < np.inf:
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {given}")
     if portfolio.value.shape[1] != oracle.bases:
         raise ValueError(f"oracle: expected {portfolio.value.shape[1]} bases as in the portfolio, got {oracle.bases}")
     corners = corner_weights(folded(portfolio.value, portfolio.cost, portfolio.reference))

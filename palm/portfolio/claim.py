@@ -95,7 +95,7 @@ def read_rewards(path: Path, bases: int) -> tuple[np.ndarray, np.ndarray]:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(f"{path}: expected a safetensors file with the arrays 'rewards' and 'mask': {error!r}") from error
+        raise ValueError(f"{path}: expected a complete safetensors file with the arrays 'rewards' and 'mask': {error!r}") from error
     if rewards.ndim != 3 or rewards.shape[2] != bases or mask.shape != rewards.shape[:2]:
         raise ValueError(f"{path}: expected rewards of {bases} bases as in the portfolio, got the shape {rewards.shape}")
     if not np.isfinite(rewards[mask]).all() or not mask.any(axis=1).all():

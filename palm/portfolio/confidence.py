@@ -159,8 +159,8 @@ def _check(planned: Policies, prompts: OnPrompts, bernstein: bool, level: float,
     if draws < 2:
         raise ValueError(f"draws: expected at least 2, got {draws}")
     for name, given in (("epsilon", epsilon), ("delta", delta)):
-        if not given >= 0:
-            raise ValueError(f"{name}: expected at least 0, got {given}")
+        if not 0 <= given < np.inf:
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {given}")
     if len(prompts.rewards) < 2:
         raise ValueError(f"prompts: expected at least 2, got {len(prompts.rewards)}")
     if len(prompts.value) != len(planned.weights):

@@ -31,7 +31,7 @@ def corner_weights(values: np.ndarray) -> np.ndarray:
         return vertices
     scale = np.ptp(values)
     scaled = (values - values.min()) / (scale if scale > 0 else 1.0)
-    found = _pairwise(scaled) if bases == 2 else _halfspaces(scaled)
+    found = _crossings(scaled) if bases == 2 else _halfspaces(scaled)
     return _unique(np.vstack([vertices, found]))
 
 
@@ -91,18 +91,20 @@ def _preferable(values: np.ndarray) -> np.ndarray:
     return values[keep]
 
 
-def _pairwise(values: np.ndarray) -> np.ndarray:
-    """Corners for K = 2: crossings of two lines that lie on the upper envelope."""
-    first, second = np.triu_indices(len(values), k=1)
+def _crossings(values: np.ndarray) -> np.ndarray:
+    """Corners for K = 2: from one end of the simplex to the other, which line overtakes the best one first. O(m) a corner."""
     slope = values[:, 0] - values[:, 1]
-    rise = slope[first] - slope[second]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        crossing = (values[second, 1] - values[first, 1]) / rise
-    inside = np.isfinite(crossing) & (crossing > 0) & (crossing < 1)
-    crossing, first = crossing[inside], first[inside]
-    weights = np.column_stack([crossing, 1 - crossing])
-    height = (weights * values[first]).sum(axis=1)
-    return weights[height >= (weights @ values.T).max(axis=1, initial=-np.inf) - _SAME]
+    best, crossed = int(np.lexsort((slope, values[:, 1]))[-1]), []
+    while len(steeper := np.flatnonzero(slope > slope[best] + _SAME)):
+        crossing = (values[best, 1] - values[steeper, 1]) / (slope[steeper] - slope[best])
+        first = float(crossing.min())
+        if not first < 1:
+            break
+        crossed.append(first)
+        together = steeper[crossing <= first + _SAME]
+        best = int(together[slope[together].argmax()])
+    weights = np.array(crossed).clip(0, 1)
+    return np.column_stack([weights, 1 - weights])
 
 
 def _halfspaces(values: np.ndarray) -> np.ndarray:

@@ -1,8 +1,9 @@
 """The trade-off between the number of policies and the gap: what was found, and what no portfolio of that size can beat."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -65,12 +66,15 @@ def plan_curve(
         a point per size; gaps never rise with the size.
 
     Raises:
-        ValueError: a size is negative, or they do not increase, or the oracle trains.
+        ValueError: a size is not a whole number or is negative, or they do not increase, or the oracle trains.
     """
     check_cheap(oracle, "plan_curve")
-    sizes = list(sizes)
-    if any(size < 0 for size in sizes) or any(after <= before for before, after in itertools.pairwise(sizes)):
-        raise ValueError(f"sizes: expected whole numbers of at least 0 in increasing order, got {sizes}")
+    given, sizes = sizes, list(sizes) if isinstance(sizes, Iterable) else []
+    whole = isinstance(given, Iterable) and all(
+        isinstance(size, Integral) and not isinstance(size, bool) and size >= 0 for size in sizes
+    )
+    if not whole or any(after <= before for before, after in itertools.pairwise(sizes)):
+        raise ValueError(f"sizes: expected whole numbers of at least 0 in increasing order, got {given!r}")
     portfolios: list[Portfolio] = []
     pool: Pool | None = None
     for size in sizes:
@@ -84,6 +88,14 @@ def plan_curve(
         portfolios.append(found)
     least = _bounds(oracle, portfolios, sizes) if bounds else [LeastGap(size, 0.0, np.zeros((0, oracle.bases))) for size in sizes]
     return [CurvePoint(*each) for each in zip(sizes, portfolios, least, *_offered(portfolios), strict=True)]
+
+
+def _checked(sizes: Sequence[int]) -> list[int]:
+    given = list(sizes) if isinstance(sizes, Iterable) else []
+    whole = isinstance(sizes, Iterable) and all(isinstance(size, Integral) and not isinstance(size, bool) for size in given)
+    if not whole or any(after <= before for before, after in itertools.pairwise([-1, *given])):
+        raise ValueError(f"sizes: expected whole numbers of at least 0 in increasing order, got {sizes!r}")
+    return given
 
 
 def _bounds(oracle: Oracle, portfolios: list[Portfolio], sizes: list[int]) -> list[LeastGap]:

@@ -21,6 +21,7 @@ from palm.simplex import check_weights
 
 _DIAGNOSED = 2**15  # numbers kept per prompt and weight
 _LARGEST = 1e100  # reward; squares and ratios of rewards must be numbers
+_MOST_KL = 1e6  # of the largest reward; of kl log mean exp(reward / kl) 1e-16 kl is rounding
 _SAFE_LOGIT = 300.0  # sums of exponentials of up to so much neither overflow nor lose a term that counts
 
 
@@ -57,7 +58,8 @@ class GibbsOracle:
         Args:
             reward_tensor: (P, N, K) finite numbers, at least 0; calibrated into [0, 1] by convention. The largest is 0 or between
                 1e-100 and 1e100, so that products of two of them are numbers.
-            kl: coefficient of the KL cost, in units of reward, 1e-100 to 1e100.
+            kl: coefficient of the KL cost, in units of reward, at least 1e-100 and at most a million times the largest reward
+                (there already the best policy is the reference, up to a millionth of it) unless that is 0.
             mask: (P, N) bool, False where a prompt has no such candidate; the reference is uniform over those it has.
 
         Raises:
@@ -245,14 +247,14 @@ def check_tensor(reward_tensor: np.ndarray, kl: float, mask: np.ndarray | None) 
     Raises:
         ValueError: see `GibbsOracle`.
     """
-    rewards = np.asarray(reward_tensor)
+    rewards = _array(reward_tensor, "reward_tensor")
     if rewards.ndim != 3 or 0 in rewards.shape:
         raise ValueError(
             f"reward_tensor: expected the shape (P prompts, N candidates, K bases), none of them 0, got {rewards.shape}"
         )
     if not (np.issubdtype(rewards.dtype, np.floating) or np.issubdtype(rewards.dtype, np.integer) or rewards.dtype == bool):
         raise ValueError(f"reward_tensor: expected numbers, got dtype {rewards.dtype}")
-    present = np.ones(rewards.shape[:2], dtype=bool) if mask is None else np.asarray(mask)
+    present = np.ones(rewards.shape[:2], dtype=bool) if mask is None else _array(mask, "mask")
     if present.dtype != bool:
         raise ValueError(f"mask: expected True and False, got dtype {present.dtype}")
     if present.shape != rewards.shape[:2]:
@@ -274,4 +276,21 @@ def check_tensor(reward_tensor: np.ndarray, kl: float, mask: np.ndarray | None) 
         if number and not 1 / _LARGEST <= number <= _LARGEST:
             what = "the largest reward to be 0 or a number" if name == "reward_tensor" else "a number"
             raise ValueError(f"{name}: expected {what} between {1 / _LARGEST:g} and {_LARGEST:g}, got {number:g}")
+    if 0 < _MOST_KL * rewards.max() < kl:
+        raise ValueError(
+            f"kl: expected at most {_MOST_KL:,.0f} times the largest reward, {rewards.max():g}, got {kl:g}: no "
+            "policy is better than the reference there by more than rounding"
+        )
     return np.ascontiguousarray(rewards), present
+
+
+def _array(given: np.ndarray, name: str) -> np.ndarray:
+    """What NumPy makes of an argument.
+
+    Raises:
+        ValueError: nothing: it is ragged, or a tensor of another library that is elsewhere or has no kind of NumPy's.
+    """
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: expected an array, got {type(given).__name__} that NumPy cannot read: {error}") from error

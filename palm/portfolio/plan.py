@@ -17,6 +17,7 @@ from palm.portfolio.plan_checks import (
     check_captured_alone,
     check_most_solves,
     check_names,
+    check_pool,
     check_search,
     check_trainings,
     check_users_given,
@@ -27,6 +28,7 @@ from palm.portfolio.portfolio import Portfolio
 from palm.portfolio.refine import refine_for_users, refine_weights
 from palm.portfolio.search import cut_search
 from palm.rewards.users import UserWeights
+from palm.seeds import check_seed
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +57,13 @@ def plan_portfolio(
 
     Args:
         oracle: such as `GibbsOracle(reward_tensor, kl=0.1)`.
-        epsilon: multiplicative gap wanted, at least 0.
+        epsilon: multiplicative gap wanted, at least 1e-6 (0 with a positive `delta`).
         delta: additive gap allowed beside it, at least 0.
         captured_gain: the share, above 0 and at most 1, of what could be gained over the reference that every weight is to have,
             instead of `epsilon`; with `delta`, every weight may lack as much gain beside it. Where the gain falls to nothing
             at some weight, as between opposed bases, a positive delta is needed.
         size: at most so many policies, with the smallest epsilon they can have beside `delta`, instead of reaching `epsilon`.
+            Some seconds for up to ten policies; half a minute for 30 over three bases, and more for more.
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
             weights as a proof takes, `most_solves` at most (for expensive oracles). "grid": PALM's grid, which needs delta > 0.
             "uniform", "random": `weights` weights. "vertices": the K bases alone. All but the first settle for the smallest gap
@@ -88,6 +91,7 @@ def plan_portfolio(
         ValueError: an argument is out of range.
     """
     check_search(epsilon, delta, size, method, select, weights, captured_gain=captured_gain)
+    check_seed(seed)
     check_names(names, oracle.bases)
     check_users_given(select, size, users, welfare)
     check_trainings(oracle, method=method, refine=refine)
@@ -104,7 +108,7 @@ def plan_portfolio(
     if method == "lazy":
         pool = lazy_search(searched, epsilon=epsilon, delta=left, most=most_solves, solved=solved, advance=advance)[0]
     elif method != "cut":
-        pool = _pool(searched, epsilon, left, method, weights, seed)
+        pool = _pool(searched, epsilon, left, method, weights, seed, size)
     if population is not None and size is not None:
         pool, chosen = _best_for_users(oracle, pool, population, size, welfare)
     elif size is not None:
@@ -209,22 +213,18 @@ def _pool_for(oracle: Oracle, population: Population) -> Pool:
     return solve_all(oracle, np.unique(np.vstack([grid_of_size(oracle.bases, 300), own]), axis=0))
 
 
-def _pool(
-    oracle: Oracle,
-    epsilon: float,
-    delta: float,
-    method: str,
-    weights: int,
-    seed: int,
-) -> Pool:
+def _pool(oracle: Oracle, epsilon: float, delta: float, method: str, weights: int, seed: int, size: int | None) -> Pool:
     """Solutions at the weights that a method fixes beforehand."""
     if method == "grid":
-        return solve_all(oracle, palm_grid(oracle.bases, epsilon, delta))
-    if method == "vertices":
-        return solve_all(oracle, np.eye(oracle.bases))
-    if method == "uniform":
-        return solve_all(oracle, grid_of_size(oracle.bases, weights))
-    return solve_all(oracle, random_weights(oracle.bases, weights, np.random.default_rng(seed)))
+        fixed = palm_grid(oracle.bases, epsilon, delta)
+    elif method == "vertices":
+        fixed = np.eye(oracle.bases)
+    elif method == "uniform":
+        fixed = grid_of_size(oracle.bases, weights)
+    else:
+        fixed = random_weights(oracle.bases, weights, np.random.default_rng(seed))
+    check_pool(method, len(fixed), size)
+    return solve_all(oracle, fixed)
 
 
 def _own_epsilon(oracle: Oracle, pool: Pool, delta: float) -> float:

@@ -10,6 +10,8 @@ from palm.portfolio.population import check_welfare
 from palm.rewards.users import UserWeights
 
 METHODS = ("cut", "lazy", "grid", "uniform", "random", "vertices")
+_MOST_OF_SIZE = 5000
+_LEAST = 1e-6  # gap: certificates are exact to 1e-9, and K = 2 takes some 700 policies for this
 
 
 def check_search(
@@ -22,9 +24,11 @@ def check_search(
     """
     for name, value in (("epsilon", epsilon), ("delta", delta)):
         if isinstance(value, bool) or not isinstance(value, Real) or not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+            raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
     if size is None and captured_gain is None and epsilon + delta <= 0:
         raise ValueError("epsilon, delta: expected one of them to be positive, got 0 and 0; no finite portfolio reaches that")
+    if size is None and captured_gain is None and delta == 0 and epsilon < _LEAST:
+        raise ValueError(f"epsilon: expected at least {_LEAST:g}, or a positive delta, got {epsilon:g}: too many policies")
     if size is not None and (isinstance(size, bool) or not isinstance(size, Integral) or size < 1):
         raise ValueError(f"size: expected a whole number of at least 1, got {size!r}")
     if method not in METHODS:
@@ -33,6 +37,20 @@ def check_search(
         raise ValueError(f"select: expected 'milp', 'greedy' or 'population', got {select!r}")
     if isinstance(weights, bool) or not isinstance(weights, Integral) or weights < 1:
         raise ValueError(f"weights: expected a whole number of at least 1, got {weights!r}")
+
+
+def check_pool(method: str, count: int, size: int | None) -> None:
+    """See that a given number of policies can be chosen from so many: their gaps at as many weights must fit into memory.
+
+    Raises:
+        ValueError: there are more than 5,000 policies of fixed weights, and a size is asked for.
+    """
+    if size is not None and count > _MOST_OF_SIZE:
+        name = "epsilon, delta: expected a grid" if method == "grid" else "weights: expected a pool"
+        raise ValueError(
+            f"{name} of at most {_MOST_OF_SIZE:,} weights to choose size = {size} policies from, got {count:,}; without a size, or "
+            "with method 'cut', there is no such limit"
+        )
 
 
 def check_most_solves(most_solves: int, bases: int) -> None:
@@ -51,8 +69,11 @@ def check_names(names: tuple[str, ...], bases: int) -> None:
     Raises:
         ValueError: there is not.
     """
-    if isinstance(names, str) or any(not isinstance(name, str) for name in names) or len(names) not in (0, bases):
-        raise ValueError(f"names: expected {bases} names, one per basis, got {names if isinstance(names, str) else list(names)!r}")
+    listed = isinstance(names, tuple | list)
+    if not listed or any(not isinstance(name, str) for name in names) or len(names) not in (0, bases):
+        raise ValueError(f"names: expected {bases} names, one per basis, got {list(names) if listed else names!r}")
+    if odd := [name for name in names if not name.strip() or not name.isprintable()]:
+        raise ValueError(f"names: expected a line of text that can be printed for every basis, got {odd[0]!r}")
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
         raise ValueError(f"names: expected another name for every basis, got {repeated[0]!r} more than once")
 

@@ -22,6 +22,7 @@ from palm.rewards.users import UserWeights
 from palm.simplex import check_weights
 
 _LOWEST_RATIO = 1e-9  # a user served next to nothing still has a ratio that powers and logarithms can be taken of
+_STEEP = -8.0  # the power from which on a choice is looked for where one is known that is good for a milder power
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,15 @@ class Population:
         largest = (power * ratio).max()  # taken out, so that no power overflows
         return float(np.exp((largest + np.log(np.exp(power * ratio - largest).mean())) / power))
 
+    def loss(self, served: np.ndarray, power: float | None) -> float:
+        """What is to be small at (U,) served utility: mean regret (None), or minus W_p."""
+        return self.regret(served) if power is None else -self.welfare(served, power)
+
     def losses(self, utility: np.ndarray, power: float | None, *, scale: np.ndarray | None = None) -> np.ndarray:
         """What (U, ...) utility costs each user, as least mean cost makes mean regret least (None) or W_p largest.
 
         Powers are taken of ratios relative to the lowest of the users' ratios at (U,) `scale`, by default at each user's most
-        utility here: that keeps them finite and changes no choice.
+        utility here. That changes no choice, and negative powers of what serves no user worse than that are at most 1.
         """
         optimum = self.optimum.reshape(-1, *[1] * (utility.ndim - 1))
         if power is None:
@@ -89,7 +94,7 @@ class Population:
         if power == 0:
             return -ratio / len(self)
         lowest = ratio.reshape(len(self), -1).max(axis=1).min() if scale is None else np.log(self._served_ratio(scale)).min()
-        with np.errstate(over="ignore"):  # what overflows all the same is infinite
+        with np.errstate(over="ignore", under="ignore"):  # what overflows is infinite
             return -np.sign(power) * np.exp(power * (ratio - lowest)) / len(self)
 
     def _served_ratio(self, utility: np.ndarray) -> np.ndarray:
@@ -142,15 +147,51 @@ def keep_for_users(
         ValueError: `welfare` is above 1 or not finite.
     """
     check_welfare(welfare)
-    utility = population.weights @ value.T - cost
-    free = population.weights @ reference
-    table = population.losses(np.column_stack([utility, free]), welfare)
-    found = least_cost(table[:, :-1], table[:, -1], size, exact=exact, effort=effort)
-    chosen = found.chosen
-    served = np.maximum(utility[:, chosen].max(axis=1, initial=-np.inf), free)
-    above = found.cost - float(table.min(axis=1).sum())
-    proven = found.cost - found.at_least <= 2e-6 * max(above, 1e-12)
+    effort = effort or Effort()
+    served_for = np.column_stack([population.weights @ value.T - cost, population.weights @ reference])  # the last for free
+    mild = None if welfare is None else max(welfare, _STEEP)
+    chosen, proven = _least(population.losses(served_for, mild), size, exact, effort)
+    if welfare is not None and welfare < _STEEP:
+        chosen, proven = _steeper(population, served_for, chosen, proven, size=size, welfare=welfare, exact=exact, effort=effort)
+    served = _served(served_for, chosen)
     return UserChoice(chosen, population.regret(served), population.welfare(served, 1.0 if welfare is None else welfare), proven)
+
+
+def _steeper(
+    population: Population,
+    served_for: np.ndarray,
+    chosen: np.ndarray,
+    proven: bool,
+    *,
+    size: int,
+    welfare: float,
+    exact: bool,
+    effort: Effort,
+) -> tuple[np.ndarray, bool]:
+    """From the choice for a mild power to that for a steep one, in steps so small that not all powers are rounded to 0."""
+    power, better = _STEEP, False
+    while better or power > welfare:
+        power = power if better else max(welfare, 4 * power)
+        before = _served(served_for, chosen)
+        # Who is served worse than anybody is now costs more than all now do: nothing else of such choices counts.
+        losses = np.minimum(population.losses(served_for, power, scale=before), 2.0)
+        found, proven = _least(losses, size, exact, effort)
+        better = population.loss(_served(served_for, found), power) < population.loss(before, power)
+        chosen = found if better else chosen
+    return chosen, proven
+
+
+def _served(served_for: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """(U,) utility of the best of the chosen columns and the last one."""
+    best: np.ndarray = served_for[:, [*chosen, -1]].max(axis=1)
+    return best
+
+
+def _least(losses: np.ndarray, size: int, exact: bool, effort: Effort) -> tuple[np.ndarray, bool]:
+    """The columns at which rows lose least in all, the last one being free, and whether that is proven."""
+    found = least_cost(losses[:, :-1], losses[:, -1], size, exact=exact, effort=effort)
+    above = found.cost - float(losses.min(axis=1).sum())
+    return found.chosen, found.cost - found.at_least <= 2e-6 * max(above, 1e-12)
 
 
 def check_welfare(welfare: float | None) -> None:

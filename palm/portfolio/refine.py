@@ -128,7 +128,7 @@ def refine_for_users(
         rounds: moves to try at most.
 
     Returns:
-        the moved weights; `before` and `after` are sums of `Population.losses`, which mean regret and W_p order alike.
+        the moved weights; `before` and `after` are what is made small: mean regret, or minus W_p.
 
     Raises:
         ValueError: the oracle trains.
@@ -137,10 +137,10 @@ def refine_for_users(
     weights, solution = np.array(weights), oracle.solve(weights) if len(weights) else None
     solves, free = len(weights), population.weights @ oracle.reference
     if solution is None:
-        loss = _loss(population, free, welfare, free)
+        loss = population.loss(free, welfare)
         return Refined(weights, np.zeros((0, oracle.bases)), np.zeros(0), loss, loss, 0, 0)
     utility = population.weights @ solution.value.T - solution.cost
-    before = loss = _loss(population, np.maximum(utility.max(axis=1), free), welfare, free)
+    before = loss = population.loss(np.maximum(utility.max(axis=1), free), welfare)
     tries = 0
     while tries < rounds:
         tries += 1
@@ -155,16 +155,11 @@ def refine_for_users(
             break
         tried, solves = oracle.solve(moved), solves + len(moved)
         utility = population.weights @ tried.value.T - tried.cost
-        new = _loss(population, np.maximum(utility.max(axis=1), free), welfare, free)
+        new = population.loss(np.maximum(utility.max(axis=1), free), welfare)
         if new >= loss - 1e-12 * abs(loss):
             break
         weights, solution, loss = moved, tried, new
     return Refined(weights, solution.value, solution.cost, before, loss, solves, tries)
-
-
-def _loss(population: Population, served: np.ndarray, welfare: float | None, free: np.ndarray) -> float:
-    """Sum of the users' losses; the scale of powers is the same in every round."""
-    return float(population.losses(served, welfare, scale=free).sum())
 
 
 def _importance(population: Population, served: np.ndarray, welfare: float | None) -> np.ndarray:

@@ -236,9 +236,10 @@ def test_no_portfolio_is_smaller_than_its_own_bound(random_tensor, portfolio_of,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"epsilon": -0.1}, "epsilon: expected at least 0, got -0.1"),
-        ({"delta": -1e-3}, "delta: expected at least 0, got -0.001"),
-        ({"epsilon": np.nan}, "epsilon: expected at least 0, got nan"),
+        ({"epsilon": -0.1}, "epsilon: expected a finite number of at least 0, got -0.1"),
+        ({"delta": -1e-3}, "delta: expected a finite number of at least 0, got -0.001"),
+        ({"delta": np.inf}, "delta: expected a finite number of at least 0, got inf"),
+        ({"epsilon": np.nan}, "epsilon: expected a finite number of at least 0, got nan"),
     ],
 )
 def test_negative_gaps_are_refused(two_sided, portfolio_of, given, message):

@@ -186,8 +186,8 @@ def test_ends_are_in_order_and_the_same_for_the_same_seed(stated):
         ({"level": 1.0}, "level: expected a number above 0 and below 1, got 1.0"),
         ({"level": np.nan}, "level: expected a number above 0 and below 1, got nan"),
         ({"draws": 1}, "draws: expected at least 2, got 1"),
-        ({"epsilon": -0.1}, "epsilon: expected at least 0, got -0.1"),
-        ({"delta": np.nan}, "delta: expected at least 0, got nan"),
+        ({"epsilon": -0.1}, "epsilon: expected a finite number of at least 0, got -0.1"),
+        ({"delta": np.nan}, "delta: expected a finite number of at least 0, got nan"),
     ],
 )
 def test_bad_wishes_are_refused(stated, change, message):

@@ -99,6 +99,15 @@ def test_hull_bound_is_the_linear_program_and_lies_above_the_optimum(random_tens
     np.testing.assert_allclose(upper_bound(solved, solved, optima), optima, atol=1e-9)
 
 
+def test_many_policies_over_two_bases_take_little_memory():
+    slope = np.linspace(0, 1, 5000)  # tangents of x^2 (2,500,000 pairs of them)
+    values = np.column_stack([2 * slope - slope**2, -(slope**2)])
+    corners = corner_weights(values)
+    between = 0.5 * (slope[:-1] + slope[1:])
+    assert len(corners) == 5001
+    np.testing.assert_allclose(np.sort(corners[:, 0])[1:-1], between, atol=1e-9)
+
+
 def test_hull_bound_is_exact_where_the_optimum_is_linear():
     slope, weights = np.array([0.3, 0.9, 0.5]), sample_simplex(50, 3, np.random.default_rng(0))
     np.testing.assert_allclose(upper_bound(weights, np.eye(3), slope), weights @ slope, atol=1e-12)

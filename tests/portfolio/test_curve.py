@@ -69,7 +69,7 @@ def test_bounds_may_be_left_out_and_sizes_may_be_none(two_sided):
     assert plan_curve(two_sided(0.3), sizes=[]) == []
 
 
-@pytest.mark.parametrize("sizes", [[-1, 0], [2, 1], [1, 1]])
-def test_sizes_that_do_not_increase_are_refused(two_sided, sizes):
+@pytest.mark.parametrize("sizes", [[-1, 0], [2, 1], [1, 1], [1.5], [True], ["1"], 5, "3"])
+def test_sizes_that_are_none_or_do_not_increase_are_refused(two_sided, sizes):
     with pytest.raises(ValueError, match="sizes: expected whole numbers of at least 0 in increasing order, got"):
         plan_curve(two_sided(0.3), sizes=sizes)

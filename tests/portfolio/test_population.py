@@ -69,6 +69,19 @@ def test_powers_are_means_of_any_order_and_overflow_nowhere():
     assert population.regret(served) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize("power", [-30.0, -1e3, -1e4, -1e5, -1e12])
+@pytest.mark.parametrize("exact", [True, False])
+def test_steep_powers_are_taken_of_numbers_that_differ(power, exact):
+    oracle, solution, _ = world(3)
+    users = sample_simplex(80, 3, np.random.default_rng(1))
+    population = Population.of(users, oracle)
+    utility, free = users @ solution.value.T - solution.cost, users @ oracle.reference
+    choice = keep_for_users(population, solution.value, solution.cost, oracle.reference, size=2, welfare=power, exact=exact)
+    pairs = combinations(range(len(solution.value)), 2)
+    best = max(population.welfare(np.maximum(utility[:, pair].max(axis=1), free), power) for pair in pairs)
+    assert choice.welfare == pytest.approx(best, rel=1e-9)
+
+
 def test_posterior_draws_count_by_their_mean_and_raise_what_could_be_had():
     oracle, solution, weights = world(3)
     draws = 0.5 * weights[:, None] + 0.5 * sample_simplex(9 * 6, 3, np.random.default_rng(0)).reshape(9, 6, 3)

@@ -134,7 +134,7 @@ def test_files_that_cannot_be_read_are_named(saved, tmp_path, random_tensor):
     with pytest.raises(ValueError, match=r"none\.safetensors: no such file"):
         verify(saved, tmp_path / "none.safetensors")
     (tmp_path / "junk.safetensors").write_bytes(b"12345678junk")
-    with pytest.raises(ValueError, match="expected a safetensors file"):
+    with pytest.raises(ValueError, match="expected a complete safetensors file"):
         verify(saved, tmp_path / "junk.safetensors")
     tensor = random_tensor(0, 2)
     RewardTensor(tensor, np.ones(tensor.shape[:2], dtype=bool)).save(tmp_path / "two.safetensors")
