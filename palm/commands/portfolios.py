@@ -127,6 +127,7 @@ def verify(
     for line in lines:
         typer.echo(str(line))
     failing = sum(line.verdict == "FAILS" for line in lines)
-    typer.echo(f"{len(lines)} lines, {failing} fail" + (f"; rewards: {rewards}" if rewards else ""))
+    unknown = sum(line.verdict == "open" for line in lines)
+    typer.echo(f"{len(lines)} lines, {failing} fail, {unknown} open" + (f"; rewards: {rewards}" if rewards else ""))
     if not sound(lines):
         raise typer.Exit(1)

@@ -26,6 +26,8 @@ class Claim:
     confidence: dict[str, Any] | None = None
     format: Any = None
     solves: Any = None
+    bases: Any = None
+    calibration: Any = None
 
     @property
     def folded(self) -> np.ndarray:
@@ -73,6 +75,8 @@ def read_claim(path: Path) -> Claim:
             confidence=record.get("confidence"),
             format=record.get("format"),
             solves=record.get("solves"),
+            bases=record["bases"],
+            calibration=record.get("calibration"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not a complete portfolio: {error!r}") from error

@@ -24,7 +24,7 @@ def own_lines(claim: Claim) -> list[Line]:
         fine = claim.served(claim.weights)[worst] <= own[worst] + claim.close
         lines.append(told(fine, f"every planned policy is the best member for its own weight{_but(fine, claim.ids[worst])}"))
     if claim.certificate is None:
-        return [*lines, Line(OPEN, "there is no certificate")]
+        return [*lines, Line(FAILS, "there is a certificate to check")]
     try:
         found = claim.certificate
         return [*lines, *_corner_lines(claim, found), *_statement_lines(claim, found), *_size_lines(claim, found)]

@@ -20,14 +20,15 @@ _TYPED = 1e-6
 def form_lines(claim: Claim) -> list[Line]:
     """Whether the numbers can be what they are said to be; where a line fails nothing else need be asked."""
     finite = all(np.isfinite(array).all() for array in (claim.weights, claim.value, claim.cost, claim.reference, [claim.kl]))
-    distinct = len(set(claim.ids)) == len(claim.ids)
     bases = len(claim.reference)
     lines = [
         told(claim.format == _FORMAT, f"the format is {claim.format!r:.40}: {_FORMAT!r} is what can be checked"),
         told(is_whole(claim.solves, 0), f"solves is {claim.solves!r:.40}: a whole number, at least 0"),
         told(finite, "all numbers are finite"),
         told(on_simplex(claim.weights, _TYPED), f"{len(claim.weights)} weights lie on the simplex of {bases} bases"),
-        told(distinct, "ids are distinct"),
+        told(_are_names(claim.ids), "ids are distinct names"),
+        told(_are_names(claim.bases), "bases are distinct names"),
+        told(_is_calibration(claim.calibration, bases), f"calibration is null, or a least and a largest reward of {bases} bases"),
         told(bool((claim.cost >= 0).all()) and claim.kl >= 0, "no KL cost is negative"),
     ]
     if claim.certificate is not None:
@@ -77,6 +78,22 @@ def _number_lines(certificate: dict[str, Any]) -> list[Line]:
             fine = is_whole(certificate[name], least)
             lines.append(told(fine, f"{name} is {certificate[name]!r:.40}: a whole number, at least {least}"))
     return lines
+
+
+def _are_names(names: Any) -> bool:
+    """Whether these are distinct texts, none empty."""
+    return all(isinstance(name, str) and name.strip() for name in names) and len(set(names)) == len(names)
+
+
+def _is_calibration(rows: Any, bases: int) -> bool:
+    """Whether there is none, or the second of two finite numbers of each basis is above the first or is it."""
+    if rows is None:
+        return True
+    try:
+        array = np.array(rows, dtype=float)
+    except (TypeError, ValueError):
+        return False
+    return array.shape == (bases, 2) and bool(np.isfinite(array).all() and (array[:, 0] <= array[:, 1]).all())
 
 
 def in_range(number: Any, low: float, high: float) -> bool:

@@ -36,22 +36,40 @@ class Recount:
         """(M,) OPT at (M, K) weights: the mean over prompts of kl log mean exp(w.phi / kl)."""
         total = np.zeros(len(weights))
         for rows in self._prompts:
-            tilt = weights @ (rows.T / self.kl)
-            top = tilt.max(axis=1)
-            total += top + np.log(np.exp(tilt - top[:, None]).mean(axis=1))
+            total += self._log_mean(weights, rows)
         return self.kl * total / len(self._prompts)
+
+    def lacks(self, weights: np.ndarray, policies: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prompt by prompt at (c, K) weights: OPT, utility of the policies that are optimal at (m, K) others, and of the reference.
+
+        Returns:
+            (P, c), (P, m, c), (P, c).
+        """
+        optimum = np.stack([self.kl * self._log_mean(weights, rows) for rows in self._prompts])
+        members = np.array([[self._on_prompt(weight, rows) for weight in policies] for rows in self._prompts])
+        members = members.reshape(len(self._prompts), len(policies), weights.shape[1] + 1)
+        served = members[:, :, :-1] @ weights.T - members[:, :, -1:]
+        return optimum, served, np.stack([weights @ rows.mean(axis=0) for rows in self._prompts])
+
+    def _log_mean(self, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(M,) log mean exp(w.phi / kl) over one prompt's candidates."""
+        tilt = weights @ (rows.T / self.kl)
+        top = tilt.max(axis=1)
+        return top + np.log(np.exp(tilt - top[:, None]).mean(axis=1))
 
     def policy(self, weight: np.ndarray) -> tuple[np.ndarray, float]:
         """J (K,) and KL cost of the policy that is optimal at one weight, both from its probabilities."""
-        value, divergence = np.zeros(len(weight)), 0.0
-        for rows in self._prompts:
-            tilt = rows @ weight / self.kl
-            probability = np.exp(tilt - tilt.max())
-            probability /= probability.sum()
-            value += probability @ rows
-            some = probability > 0
-            divergence += float((probability[some] * np.log(probability[some] * len(rows))).sum())
-        return value / len(self._prompts), self.kl * divergence / len(self._prompts)
+        total = np.sum([self._on_prompt(weight, rows) for rows in self._prompts], axis=0) / len(self._prompts)
+        return total[:-1], float(total[-1])
+
+    def _on_prompt(self, weight: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(K + 1,) J and, last, the KL cost of the policy that is optimal at one weight, on one prompt's candidates."""
+        tilt = rows @ weight / self.kl
+        probability = np.exp(tilt - tilt.max())
+        probability /= probability.sum()
+        some = probability > 0
+        divergence = float((probability[some] * np.log(probability[some] * len(rows))).sum())
+        return np.append(probability @ rows, self.kl * divergence)
 
 
 def cell_corners(values: np.ndarray) -> np.ndarray | None:

@@ -1,11 +1,13 @@
 """What a portfolio's file states of all prompts, "with 95 % confidence", checked again: for `palm.portfolio.verify`.
 
-From the file alone: the numbers are of their kind, and no bound is better than the estimate that it allows for sampling on. With
-the rewards of the prompts that it was stated from, the estimate is counted again by other means. The bounds themselves are a matter
-of resampling and are not: a line says so.
+From the file alone: the numbers are of their kind, no bound is better than the estimate that it allows for sampling on, and
+two-sided intervals reach further than one-sided bounds. With the rewards of the prompts that it was stated from, the estimate is
+counted again by other means. The bounds are a matter of resampling: whether they leave sampling some room, a quarter of what the
+normal approximation leaves a single mean, is all that is seen of them, and a line says so.
 """
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from palm.portfolio.recount import Recount, cell_corners
 from palm.portfolio.verdict import FAILS, OPEN, Line, told
 
 _SIDE = {"epsilon": 1, "delta": 1, "captured_gain": -1}  # bounded from above, above, below
+_SHARE = 0.25  # of the room that the normal approximation leaves a single mean; of 300 plans none left less than .47 of it
 _BISECTED = 1e-6  # bounds are found by halving
 
 
@@ -53,6 +56,8 @@ def stated_lines(confidence: dict[str, Any]) -> list[Line]:
     for low, high in (("low", "estimate"), ("estimate", "high")):
         out = [gap for gap in _SIDE if _number(of[low][gap]) > _number(of[high][gap]) + _BISECTED]
         lines.append(told(not out, f"confidence: {low} is not above {high}{_but(out)}"))
+    short = [gap for gap in _SIDE if not _no_better(gap, of["high" if _SIDE[gap] > 0 else "low"][gap], of["bootstrap"][gap])]
+    lines.append(told(not short, f"confidence: intervals reach beyond the bounds by resampling{_but(short)}"))
     return lines
 
 
@@ -67,8 +72,8 @@ def recounted_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, 
     """
     said = int(confidence["prompts"])
     lines = [told(said == prompts, f"confidence: stated from {said} prompts; the rewards held out are of {prompts}")]
-    folded = claim.folded
-    if claim.origin == "planned":
+    folded, planned = claim.folded, claim.origin == "planned"
+    if planned:
         members = [recount.policy(weight) for weight in claim.weights]
         folded = np.vstack([*(value - cost for value, cost in members), recount.reference])
     corners = cell_corners(folded)
@@ -84,8 +89,48 @@ def recounted_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, 
             most = float(lack(name, number, extra, given, optimum, served, base).max())
             fine = abs(most) <= claim.close or (exceeded(name, number) and most <= claim.close)
         lines.append(told(fine, f"confidence: the estimate of {name} is {number:.9g} on these prompts (lack {most:.1e})"))
-    words = "confidence: that its bounds allow enough for sampling was not counted again"
-    return [*lines, Line(OPEN, f"{words}, only that none is better than its estimate")]
+    if planned:
+        lines += _room_lines(claim, confidence, recount, corners)
+    known = "only that they leave some room" if planned else "only that none is better than its estimate"
+    return [*lines, Line(OPEN, f"confidence: that its bounds allow enough for sampling was not counted again, {known}")]
+
+
+def _room_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, corners: np.ndarray) -> list[Line]:
+    """Whether each bound lies so far from the estimate that the means over prompts may be off by part of their standard error.
+
+    A bound on what is lacked says of every corner that some member's mean is at most 0 there, a bound from the other side of some
+    corner that every member's is at least 0.
+    """
+    optimum, served, base = recount.lacks(corners, claim.weights)
+    served = np.concatenate([served, base[:, None, :]], axis=1)
+    lines = []
+    for part in ("bootstrap", "bernstein", "low", "high"):
+        if confidence[part] is None:
+            continue
+        tail = (1 - confidence["level"]) / (2 if part in ("low", "high") else 1)
+        room = _SHARE * NormalDist().inv_cdf(1 - min(tail, 0.5))
+        short = []
+        for gap, side in _SIDE.items():
+            above = part in ("bootstrap", "bernstein") or (part == "high") == (side > 0)
+            number = _number(confidence[part][gap])
+            if math.isinf(number) or exceeded(gap, number) or (above and side < 0 and number <= 0):  # nothing is said
+                continue
+            lacked = _lacked(gap, number, confidence, optimum, served, base)
+            off = room * lacked.std(axis=0, ddof=1) / math.sqrt(len(lacked))
+            least = lacked.mean(axis=0) + (off if above else -off)
+            if (least.min(axis=0).max() > claim.close) if above else (least.min(axis=0).max() < -claim.close):
+                short.append(gap)
+        lines.append(told(not short, f"confidence: {part} leaves room for sampling{_but(short)}"))
+    return lines
+
+
+def _lacked(
+    gap: str, number: float, confidence: dict[str, Any], optimum: np.ndarray, served: np.ndarray, base: np.ndarray
+) -> np.ndarray:
+    """(P, m, c) what each member lacks on each prompt of what a bound promises, at each corner."""
+    given = {name: float(confidence.get(name, 0.0)) for name in ("given_epsilon", "given_delta")}
+    extra = given["given_delta"] if gap == "epsilon" else 0.0
+    return np.asarray(lack(gap, number, extra, given, optimum[:, None, :], served, base[:, None, :]))
 
 
 def _is_gap(name: str, number: Any) -> bool:
@@ -100,6 +145,8 @@ def _number(number: float | None) -> float:
 def _no_better(gap: str, bound: float | None, than: float | None) -> bool:
     """Whether a bound is on the pessimistic side of another number, up to rounding."""
     first, second = _number(bound), _number(than)
+    if math.isinf(second):
+        return math.isinf(first) if _SIDE[gap] > 0 else True
     return first >= second - _BISECTED * (1 + second) if _SIDE[gap] > 0 else first <= second + _BISECTED
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from palm.portfolio.claim import Claim, exceeded, lack, read_claim, read_rewards, statements
 from palm.portfolio.contradictions import COMPLETE, own_lines
+from palm.portfolio.curve_claim import curve_lines
 from palm.portfolio.form import form_lines
 from palm.portfolio.recount import Recount, apart, ascend, cell_corners, random_weights
 from palm.portfolio.stated import recounted_lines, stated_form_lines, stated_lines
@@ -59,6 +60,7 @@ def verify(
     if not sound(lines[-1:]) and lines[-1].what.startswith(COMPLETE):
         return lines
     lines += _counted_lines(claim, rewards, weights, starts, seed)
+    lines += curve_lines(claim, Path(folder) / "plan.json")
     if claim.confidence is not None:
         lines += stated_lines(claim.confidence) + _sampled_lines(claim, claim.confidence, held_out)
     return lines

@@ -89,3 +89,32 @@ def test_format_and_solves_are_checked(tampered, name, found, message):
     for few in tampered(lambda record: record.__setitem__(name, found)):
         assert len(few) == 1
         assert few[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "message"),
+    [
+        ("bases", ["one", "two", "one"], "bases are distinct names"),
+        ("bases", ["one", "two", " "], "bases are distinct names"),
+        ("bases", ["one", "two", 3], "bases are distinct names"),
+        ("calibration", [[0, 1], [0, 1]], "calibration is null, or a least and a largest reward of 3 bases"),
+        ("calibration", [[0, 1], [0, 1], [1, 0]], "calibration is null, or"),
+        ("calibration", [[0, 1], [0, 1], [0, np.nan]], "calibration is null, or"),
+        ("calibration", "none", "calibration is null, or"),
+    ],
+)
+def test_names_and_calibration_are_checked(tampered, name, found, message):
+    for few in tampered(lambda record: record.__setitem__(name, found)):
+        assert len(few) == 1
+        assert few[0].startswith(message)
+
+
+@pytest.mark.parametrize("found", ["", "policy-1"])
+def test_ids_are_checked(tampered, found):
+    for few in tampered(lambda record: record["policies"][0].__setitem__("id", found)):
+        assert few == ["ids are distinct names"]
+
+
+def test_without_a_certificate_nothing_holds(tampered):
+    for few in tampered(lambda record: record.__setitem__("certificate", None)):
+        assert few == ["there is a certificate to check"]

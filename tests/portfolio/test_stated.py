@@ -47,8 +47,9 @@ def test_as_it_was_made_it_holds_and_what_is_not_counted_again_is_said(stated):
     assert failures(lines) == []
     assert sum("the estimate of" in line.what for line in lines) == 3
     assert [line.what for line in lines if line.verdict == OPEN] == [
-        "confidence: that its bounds allow enough for sampling was not counted again, only that none is better than its estimate"
+        "confidence: that its bounds allow enough for sampling was not counted again, only that they leave some room"
     ]
+    assert sum("leaves room for sampling" in line.what for line in lines) == 4
     bare = check(stated, stated, held_out=False)
     assert sound(bare)
     assert "what 40 prompts say of all was not counted again" in next(line.what for line in bare if line.verdict == OPEN)
@@ -71,12 +72,23 @@ def put(part, name, number):
     return lambda section: section[part].__setitem__(name, number)
 
 
+def at_the_estimate(part, name, share=0.0):
+    """The end of an interval or a bound moved to the estimate, or so that a share of its distance is left."""
+
+    def change(section):
+        section[part][name] = section["estimate"][name] + share * (section[part][name] - section["estimate"][name])
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (put("bootstrap", "epsilon", 1e-6), "no bound of bootstrap is better than the estimate, but of epsilon"),
         (put("bootstrap", "captured_gain", 1.0), "no bound of bootstrap is better than the estimate, but of captured_gain"),
         (put("bernstein", "delta", 1e-6), "no bound of bernstein is better than the estimate, but of delta"),
+        (at_the_estimate("high", "epsilon"), "intervals reach beyond the bounds by resampling, but of epsilon"),
+        (at_the_estimate("low", "captured_gain"), "intervals reach beyond the bounds by resampling, but of captured_gain"),
         (put("high", "delta", 0.0), "estimate is not above high, but of delta"),
         (put("low", "epsilon", 9.0), "low is not above estimate, but of epsilon"),
         (put("low", "captured_gain", 0.99), "low is not above estimate, but of captured_gain"),
@@ -110,6 +122,18 @@ def test_an_estimate_is_counted_again_on_the_held_out_prompts(forged, change, me
     counted, bare = forged(change)
     assert any(message in what for what in counted), counted
     assert bare == []
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "share"),  # Bernstein's bounds are wide, and say nothing of the other gaps from so few prompts
+    [
+        *((part, name, 0.05) for part in ("bootstrap", "low", "high") for name in ("epsilon", "delta", "captured_gain")),
+        ("bernstein", "delta", 0.002),
+    ],
+)
+def test_a_bound_moved_to_the_estimate_leaves_no_room_for_sampling(forged, part, name, share):
+    counted, _ = forged(at_the_estimate(part, name, share))
+    assert any(f"{part} leaves room for sampling, but of {name}" in what for what in counted), counted
 
 
 def test_measured_values_are_taken_as_said(stated, tmp_path):
