@@ -251,7 +251,8 @@ def test_a_runs_plan_is_shown_verified_and_compared(palm: Any, tiny_run: Any) ->
     for folder, part in ((plan, "plan"), (plan / "held_out", "held_out"), (measured, "held_out"), (served, "held_out")):
         status, out, err = palm("verify", folder, "--weights", "2000")
         assert (status, err) == (0, ""), out
-        assert out.splitlines()[-1].endswith(f"0 fail; rewards: {tiny_run.folder.resolve() / 'score' / f'{part}.safetensors'}")
+        assert out.splitlines()[-1].endswith(f"; rewards: {tiny_run.folder.resolve() / 'score' / f'{part}.safetensors'}")
+        assert " 0 fail, " in out.splitlines()[-1]
     assert "holds  confidence: the estimate of epsilon" in palm("verify", plan, "--weights", "2000")[1]
     status, out, _ = palm("diff", plan, measured)
     assert status == 0

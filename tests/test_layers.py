@@ -17,6 +17,7 @@ ORDER = (
     "ranks",
     "threads",
     "artifacts",
+    "locks",
     "arrays",
     "hub",
     "data",

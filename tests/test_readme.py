@@ -135,7 +135,7 @@ def test_command(command: str, checkout: Path) -> None:
         "palm status": "report   done",
         "palm route": "0.2,0.3,0.5: ",
         "palm show": "certificate, for every weight:",
-        "palm verify": "0 fail; rewards: ",
+        "palm verify": " 0 fail, ",
         "palm diff": "origin: planned -> measured",
         "palm evaluate": "written: runs/planted/evaluation",
         "palm plan --help": "certify",

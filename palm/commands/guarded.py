@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+_INTERRUPTED = 130  # the exit status that typer gives Ctrl-C
+
 
 def guarded(work: Callable[[], None]) -> None:
     """Expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
@@ -21,6 +23,10 @@ def guarded(work: Callable[[], None]) -> None:
     sys.path.insert(0, str(Path.cwd()))  # reward functions beside the configuration, as `python -m` would find them
     try:
         work()
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            typer.echo("palm: interrupted; what was finished is kept, and the same command goes on from there", err=True)
+        raise
     except (ValueError, OSError, ImportError, SafetensorError, ArtifactError, PipelineError) as error:
         if os.environ.get("PALM_DEBUG"):
             raise

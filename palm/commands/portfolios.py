@@ -62,15 +62,17 @@ def plan_scores(config: ConfigArgument, settings: SettingsArgument = None) -> No
     """Plan on a table of responses that were scored on several attributes, with nothing learned or trained.
 
     Such as `palm plan-scores recipes/configs/nlg_multiattr/topical_chat.yaml`. Ends with the portfolio and its certificate in
-    OUTPUT/plan, which `palm show` and `palm verify` read, and OUTPUT/report.md with gap against size.
+    OUTPUT/plan, which `palm show` and `palm verify` read, and OUTPUT/report.md with gap against size. OUTPUT appears whole or not
+    at all; where it is there already and nothing changed, nothing is done.
     """
     from palm.pipeline.read_config import read_config
     from palm.pipeline.score_plan import ScorePlan, run_score_plan
+    from palm.portfolio.explain import policies
     from palm.progress import bars
 
     wanted = read_config(config, settings or (), ScorePlan)
-    planned = run_score_plan(wanted, track=bars)
-    typer.echo(f"{len(planned)} policies: {Path(wanted.output) / 'plan'}")
+    planned = run_score_plan(wanted, track=bars, say=typer.echo)
+    typer.echo(f"{policies(len(planned))}: {Path(wanted.output) / 'plan'}")
     typer.echo(f"report: {Path(wanted.output) / 'report.md'}")
     if planned.confidence is None or planned.confidence.caution:
         typer.echo(

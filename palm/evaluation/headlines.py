@@ -6,6 +6,7 @@ import numpy as np
 
 from palm.evaluation.intervals import Estimate
 from palm.evaluation.report_content import AccuracyRow, ReportData, ServedRow
+from palm.portfolio.explain import policies
 
 _SPACE = "\u202f"  # keeps a number and its unit on one line
 
@@ -51,11 +52,6 @@ def interval(estimate: Estimate | None, *, share: bool = False) -> str:
     scale = 100 if share else 1
     ends = f"[{number(scale * estimate.low)}, {number(scale * estimate.high)}]"
     return f"{number(estimate.mean * scale)}{_SPACE + '%' if share else ''} {ends}"
-
-
-def policies(count: int) -> str:
-    """1 policy, 2 policies."""
-    return f"{count} {'policy' if count == 1 else 'policies'}"
 
 
 def cards(data: ReportData) -> list[Card]:

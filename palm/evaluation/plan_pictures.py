@@ -23,14 +23,23 @@ _SPACES = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/199
 _FINE = 60  # steps of the triangle's gap map
 
 
-def save_plan_pictures(portfolio: Portfolio, oracle: Oracle, curve: Sequence[SizePoint], folder: Path) -> list[Path]:
-    """Write cells.svg and, if there is a curve, curve.svg.
+def check_pictures() -> None:
+    """See that pictures can be made.
 
     Raises:
         ValueError: Matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
         raise ValueError("pictures: expected matplotlib to be installed; pip install 'palm-align[plot]', or set pictures=false")
+
+
+def save_plan_pictures(portfolio: Portfolio, oracle: Oracle, curve: Sequence[SizePoint], folder: Path) -> list[Path]:
+    """Write cells.svg and, if there is a curve, curve.svg.
+
+    Raises:
+        ValueError: Matplotlib is not installed.
+    """
+    check_pictures()
     made = {"cells": plan_cells_picture(portfolio, oracle)} | ({"curve": curve_picture(curve)} if curve else {})
     paths = []
     for name, svg in made.items():

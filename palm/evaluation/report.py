@@ -16,11 +16,12 @@ from markupsafe import Markup
 
 from palm.artifacts import finite_or_none, write_text
 from palm.evaluation.cell_pictures import cells_picture
-from palm.evaluation.headlines import cards, interval, number, percent, policies, sentences
+from palm.evaluation.headlines import cards, interval, number, percent, sentences
 from palm.evaluation.pictures import COLOURS, REFERENCE_COLOUR, SizePoint, Span, colours, size_picture, span_picture
 from palm.evaluation.plan_pictures import plan_cells_picture
 from palm.evaluation.report_content import ReportData
 from palm.evaluation.weight_pictures import users_picture
+from palm.portfolio.explain import policies
 
 __all__ = ["ReportData", "check_plots", "write_report"]
 

@@ -10,6 +10,7 @@ from palm.pipeline.fanout import check_launch
 from palm.pipeline.fit_stage import check_rewards
 from palm.pipeline.model_checks import check_models
 from palm.pipeline.plan_stages import POOL
+from palm.pipeline.planning import check_plan
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
 from palm.policies.options import ONLINE
@@ -28,6 +29,7 @@ def check(config: Config) -> None:
 
     _check_choices(config)
     _check_ranges(config)
+    check_plan(config.plan, users=True)
     check_data(config.data)
     check_rewards(config)
     try:
@@ -53,7 +55,6 @@ def check(config: Config) -> None:
 
 def _check_choices(config: Config) -> None:
     from palm.features.pooling import POOLINGS
-    from palm.portfolio.plan_checks import METHODS
     from palm.routing.router import RULES
 
     dtypes = (None, "float32", "float16", "bfloat16")
@@ -64,8 +65,6 @@ def _check_choices(config: Config) -> None:
         ("features.pooling", config.features.pooling, POOLINGS),
         ("features.storage", config.features.storage, ("float32", "float16")),
         ("candidates.source", config.candidates.source, ("sample", POOL)),
-        ("plan.method", config.plan.method, METHODS),
-        ("plan.select", config.plan.select, ("milp", "greedy")),
         ("route.rule", config.route.rule, RULES),
     ]
     for name, value, known in choices:
@@ -94,10 +93,6 @@ def _check_ranges(config: Config) -> None:
         ("candidates.max_new_tokens", candidates.max_new_tokens, 1),
         ("candidates.batch_size", candidates.batch_size, 1),
         ("candidates.min_pool", candidates.min_pool, 1),
-        ("plan.epsilon", config.plan.epsilon, 0),
-        ("plan.delta", config.plan.delta, 0),
-        ("plan.size", config.plan.size, 1),
-        ("plan.curve", config.plan.curve, 0),
         ("measure.samples", config.measure.samples, 1),
         ("measure.draws", config.measure.draws, 1),
         ("refine.epsilon", config.refine.epsilon, 0),
@@ -117,8 +112,6 @@ def _check_ranges(config: Config) -> None:
             raise PipelineError(f"{name}: expected at least {least}, got {value}")
     if not data.draw.alpha > 0:
         raise PipelineError(f"data.draw.alpha: expected a positive number, got {data.draw.alpha}")
-    if not config.plan.kl > 0:
-        raise PipelineError(f"plan.kl: expected a positive number, got {config.plan.kl}")
     for name, value in (("data.unseen", data.unseen), ("candidates.held_out", candidates.held_out)):
         if isinstance(value, float) and not math.isclose(value, 0) and not value < 1:
             raise PipelineError(f"{name}: expected a share below 1 or a whole number, got {value}")
@@ -128,10 +121,3 @@ def _check_ranges(config: Config) -> None:
         raise PipelineError(f"data.test: expected a share below 1, got {data.test}")
     if not candidates.held_out > 0:
         raise PipelineError(f"candidates.held_out: expected some prompts to certify and measure on, got {candidates.held_out}")
-    if config.plan.method == "grid" and not (config.plan.epsilon > 0 and config.plan.delta > 0):
-        raise PipelineError(
-            "plan.epsilon, plan.delta: expected both to be positive for plan.method grid, whose size they set, "
-            f"got {config.plan.epsilon} and {config.plan.delta}"
-        )
-    if config.plan.size is None and not config.plan.epsilon + config.plan.delta > 0:
-        raise PipelineError("plan.epsilon, plan.delta: expected one of them to be positive, or plan.size, got 0 and 0")

@@ -183,17 +183,29 @@ class PlanConfig:
     Attributes:
         kl: coefficient of the KL cost, in units of reward.
         epsilon, delta: gap wanted.
+        captured_gain: share of what can be gained over the base model that every weight is to have, instead of epsilon.
         size: number of policies, instead of a gap.
-        method, select: of the search.
+        method: where to solve: "cut", "lazy", "grid", "uniform", "random", "vertices".
+        select: which to keep: "milp" (the fewest, proven), "greedy" (faster), or "population": the `size` that are best for the
+            users whose pairs the reward model was fitted on.
+        welfare: for population: the p-mean of users' ratios to maximise instead of the mean regret to minimise; at most 1.
+        refine: then move the chosen weights until the gap is smallest.
+        weights: how many, for uniform and random.
+        most_solves: for lazy.
         curve: largest size in the picture of gap against size, which begins with the base model alone; 0 for none.
     """
 
     kl: float = 0.1
     epsilon: float = 0.05
     delta: float = 0.0
+    captured_gain: float | None = None
     size: int | None = None
     method: str = "cut"
     select: str = "milp"
+    welfare: float | None = None
+    refine: bool = False
+    weights: int = 200
+    most_solves: int = 1000
     curve: int = 6
 
 

@@ -20,8 +20,9 @@ from palm.pipeline.data_stages import (
     read_pairs,
 )
 from palm.pipeline.fit_stage import read_main_model
+from palm.pipeline.planning import plan_as_wished
 from palm.pipeline.runner import Context, PipelineError
-from palm.portfolio import CurvePoint, GibbsOracle, Portfolio, certify, held_out_confidence, plan_curve, plan_portfolio
+from palm.portfolio import CurvePoint, GibbsOracle, Portfolio, certify, held_out_confidence, plan_portfolio
 from palm.rewards import RewardTensor, SimplexRewards, reward_tensor
 from palm.seeds import derive_seed
 
@@ -106,19 +107,9 @@ def run_plan(context: Context) -> None:
     oracle = oracle_for(read_tensor(context.inputs["score"], "plan"), config.kl)
     others = read_tensor(context.inputs["score"], "held_out")
     held_out = oracle_for(others, config.kl)
-    with context.track("planning", None) as advance:
-        planned = plan_portfolio(
-            oracle,
-            epsilon=config.epsilon,
-            delta=config.delta,
-            size=config.size,
-            method=config.method,
-            select=config.select,
-            seed=context.seed,
-            names=model.names,
-            advance=lambda line: advance(1),
-        )
-        curve = plan_curve(oracle, sizes=range(config.curve + 1), advance=lambda line: advance(1)) if config.curve else []
+    planned, curve = plan_as_wished(
+        oracle, config, names=model.names, users=model.seen.mean, seed=context.seed, track=context.track
+    )
     described: dict[str, Any] = {
         "bases": model.names,
         "calibration": np.column_stack([model.calibration.low, model.calibration.high]),

@@ -1,9 +1,7 @@
 """Run stages in order, each once: a stage whose configuration and inputs are as they were is not run again."""
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from palm.artifacts import (
     read_manifest,
     recover,
 )
+from palm.locks import locked
 from palm.pipeline.config import Config, as_record
 from palm.progress import Track, silent
 from palm.ranks import alone as unshared
@@ -115,7 +114,8 @@ class Pipeline:
             names of the stages that were run.
 
         Raises:
-            PipelineError: the folder cannot be made, another process works in it, or `only` needs a stage that is not done.
+            PipelineError: `only` needs a stage that is not done.
+            ArtifactError: the folder cannot be made, or another process works in it.
         """
         ran = []
         with self.alone():
@@ -235,20 +235,7 @@ class Pipeline:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the folder's lock: two runs in one folder would tread on each other. Ranks of one run share it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PipelineError(f"output: {self.folder}: expected a folder that can be made: {error.strerror}") from error
-        if rank() != 0:
-            yield
-            return
-        with (self.folder / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise PipelineError(f"{self.folder}: another palm process is working in this folder") from None
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with contextlib.nullcontext() if rank() else locked(self.folder / ".lock", folder=self.folder):
             yield
 
 

@@ -11,6 +11,11 @@ from palm.simplex import sample_simplex
 _SAMPLE = 20_000
 
 
+def policies(count: int) -> str:
+    """1 policy, 2 policies."""
+    return f"{count} {'policy' if count == 1 else 'policies'}"
+
+
 def in_words(weight: np.ndarray, bases: tuple[str, ...]) -> str:
     """A weight by its largest parts: "mostly warmth (0.62), some brevity (0.30)"; what is below 5 % is left out."""
     if len(weight) > 1 and np.ptp(weight) < 0.05:
@@ -41,7 +46,7 @@ def show(portfolio: Portfolio, *, curve: list[dict[str, Any]] | None = None, use
     best = portfolio.utilities(kinds).argmax(axis=1)
     share = np.bincount(best, minlength=len(names)) / _SAMPLE
     lines = [
-        f"{len(portfolio)} policies over {bases} bases ({', '.join(portfolio.bases)}), {portfolio.origin} values, "
+        f"{policies(len(portfolio))} over {bases} bases ({', '.join(portfolio.bases)}), {portfolio.origin} values, "
         f"kl {portfolio.kl:g}" + (f", for {portfolio.base_model}" if portfolio.base_model else ""),
         "",
         "members, and what each is for:",
@@ -60,7 +65,7 @@ def show(portfolio: Portfolio, *, curve: list[dict[str, Any]] | None = None, use
     lines += ["", *_certificate_lines(portfolio)]
     if portfolio.confidence is not None:
         lines += ["", *_confidence_lines(portfolio.confidence)]
-    return lines + (["", *_curve_lines(curve, len(portfolio))] if curve else [])
+    return lines + (["", *_curve_lines(curve, portfolio)] if curve else [])
 
 
 def _certificate_lines(portfolio: Portfolio) -> list[str]:
@@ -70,7 +75,7 @@ def _certificate_lines(portfolio: Portfolio) -> list[str]:
     given = f" beside an additive {found.given_delta:g}" if found.given_delta else ""
     lines = [
         "certificate, for every weight:",
-        f"  a policy of one's own would give at most {_percent(found.epsilon)} more{given}; worst for "
+        f"  a policy of one's own would give {_more(found.epsilon)}{given}; worst for "
         f"{in_words(found.worst_weight, portfolio.bases)}",
         f"  at most {found.delta:.4f} more in reward; worst for {in_words(found.worst_weight_delta, portfolio.bases)}",
         f"  at least {_percent(found.captured_gain)} of what personalisation can gain over the base model; worst for "
@@ -78,7 +83,7 @@ def _certificate_lines(portfolio: Portfolio) -> list[str]:
     ]
     if found.given_delta:
         lines.append(f"  with {found.given_delta:g} in reward forgiven, at least {_percent(found.captured_gain_given_delta)} of it")
-    lines.append(f"  no portfolio this good has fewer than {found.size_at_least} policies")
+    lines.append(f"  no portfolio this good has fewer than {policies(found.size_at_least)}")
     if found.captured_size_at_least:
         lines.append(f"  none that captures as much has fewer than {found.captured_size_at_least}")
     return [*lines, "assumed:", *(f"  {assumption}" for assumption in found.assumptions)]
@@ -89,7 +94,7 @@ def _confidence_lines(found: Confidence) -> list[str]:
 
     def row(name: str, bounds: Any) -> str:
         beside = f" beside an additive {found.given_delta:g}" if found.given_delta else ""
-        gap = f"at most {_percent(bounds.epsilon)} more{beside} and at most {bounds.delta:.4f} more"
+        gap = f"{_more(bounds.epsilon)}{beside} and at most {bounds.delta:.4f} more"
         return f"  {name}: {gap} by a policy of one's own, at least {_percent(bounds.captured_gain)} of the gain"
 
     lines = [
@@ -103,12 +108,16 @@ def _confidence_lines(found: Confidence) -> list[str]:
     return [*lines, f"  {found.caution}"] if found.caution else lines
 
 
-def _curve_lines(curve: list[dict[str, Any]], size: int) -> list[str]:
+def _curve_lines(curve: list[dict[str, Any]], portfolio: Portfolio) -> list[str]:
+    size = len(portfolio)
+    own = portfolio.certificate.epsilon if portfolio.certificate and not portfolio.certificate.given_delta else np.nan
     points = sorted(curve, key=lambda point: int(point["size"]))
-    lines = ["size against gap:"]
+    lines = ["size against the smallest gap found:"]
     for point in points:
         epsilon = np.inf if point["epsilon"] is None else float(point["epsilon"])
-        mark = "  <- this size" if int(point["size"]) == size else ""
+        # Of a gap wanted, the fewest policies are kept that reach it: others, as few, may leave a smaller one.
+        other = f"; this portfolio leaves {_percent(own)}" if portfolio.origin == "planned" and epsilon < own - 5e-4 else ""
+        mark = f"  <- this size{other}" if int(point["size"]) == size else ""
         proven = point.get("epsilon_at_least")  # of files written before it was, nothing is said
         least = "" if proven is None else f" (any {point['size']}: at least {_percent(float(proven))})"
         lines.append(f"  {point['size']}: gap {_percent(epsilon)}{least}, {_percent(float(point['captured_gain']))} gained{mark}")
@@ -197,6 +206,10 @@ def _confidence_changes(one: Confidence | None, other: Confidence | None) -> lis
             if old != new and not abs(old - new) <= 1e-9:
                 lines.append(f"confidence: {part}: {name}: {old:.4g} -> {new:.4g}")
     return lines
+
+
+def _more(share: float) -> str:
+    return f"at most {_percent(share)} more" if np.isfinite(share) else "possibly any factor more"
 
 
 def _percent(share: float) -> str:

@@ -67,9 +67,9 @@ def plan_portfolio(
         method: where to solve. "cut": cover, certify, cut (for cheap oracles; reaches the gap). "lazy": as few
             weights as a proof takes, `most_solves` at most (for expensive oracles). "grid": PALM's grid, which needs delta > 0.
             "uniform", "random": `weights` weights. "vertices": the K bases alone. All but the first settle for the smallest gap
-            that their pool can certify if it exceeds what was asked for, and a warning says so.
-        select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, a warning
-            says what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
+            that their pool can certify if it exceeds what was asked for, and warn of it in the log.
+        select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, the log
+            warns of what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
             the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
             still is over every weight. With it, "cut" solves at the users' weights and a uniform grid.
         users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".

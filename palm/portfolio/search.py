@@ -42,7 +42,7 @@ def cut_search(
         pool: policies to choose from, which must be good enough together; by default the search makes its own, solves
             wherever a choice fails and moves weights so that fewer will do.
         effort: of all integer programs together, about five seconds unless given; when it is spent, or a program would be too
-            large, the fewest found so far are kept, and a warning says what is proven.
+            large, the fewest found so far are kept, and the log warns of what is proven.
         advance: called with a line of text after every round.
 
     Returns:

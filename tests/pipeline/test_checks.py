@@ -52,9 +52,15 @@ CASES = {
     "candidates.held_out=1.5": "candidates.held_out: expected a share below 1 or a whole number, got 1.5",
     "candidates.per_prompt=0": "candidates.per_prompt: expected at least 2, got 0",
     "plan.kl=0": "plan.kl: expected a positive number, got 0",
-    "plan.method=guess": "plan.method: expected one of 'cut', .* got 'guess'",
-    "plan.size=0": "plan.size: expected at least 1, got 0",
-    "plan.epsilon=-0.1": "plan.epsilon: expected at least 0, got -0.1",
+    "plan.method=guess": "plan.method: expected one of cut, .* got 'guess'",
+    "plan.size=0": "plan.size: expected a whole number of at least 1, got 0",
+    "plan.epsilon=-0.1": "plan.epsilon: expected a finite number of at least 0, got -0.1",
+    "plan={select: population, size: null}": "plan.size: expected how many policies to keep for plan.select population, got null",
+    "plan.welfare=0.5": "plan.welfare: expected null for plan.select milp; it goes with population",
+    "plan={select: population, welfare: 2}": "plan.welfare: expected a finite power of at most 1",
+    "plan={captured_gain: 0.9, size: 2}": "plan.captured_gain, plan.size: expected one of them, got 0.9 and 2",
+    "plan.most_solves=0": "plan.most_solves: expected a whole number of at least K",
+    "plan.weights=0": "plan.weights: expected a whole number of at least 1, got 0",
     "plan.curve=-1": "plan.curve: expected at least 0, got -1",
     "refine.epsilon=-0.1": "refine.epsilon: expected at least 0, got -0.1",
     "refine.delta=-1": "refine.delta: expected at least 0, got -1",
@@ -85,7 +91,7 @@ def test_refused_before_the_first_stage(setting: str, message: str, tiny_config:
 
 
 def test_no_gap_and_no_size(tiny_config: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"plan.epsilon, plan.delta: expected one of them to be positive, or plan.size"):
+    with pytest.raises(RuntimeError, match=r"plan.epsilon, plan.delta: expected one of them to be positive, got 0 and 0"):
         check(load_config(tiny_config, ["plan.size=null", "plan.epsilon=0"]))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from palm.artifacts import ArtifactError
 from palm.pipeline import Config, Pipeline, PipelineError, State
 from palm.pipeline.config import PlanConfig, ReportConfig
 from palm.pipeline.runner import Context, Stage
@@ -200,7 +201,7 @@ def test_folder_is_worked_in_by_one_process_at_a_time(config: Config) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(PipelineError, match="run: another palm process is working in this folder"):
+            with pytest.raises(ArtifactError, match="run: another palm process is working in this folder"):
                 Pipeline(STAGES, config).run()
             assert _states(config)["one"] == "missing", "looking is allowed"
         finally:
@@ -210,7 +211,7 @@ def test_folder_is_worked_in_by_one_process_at_a_time(config: Config) -> None:
 
 def test_lock_is_released_when_a_stage_fails(config: Config) -> None:
     def fails(context: Context) -> None:
-        with pytest.raises(PipelineError, match="another palm process"):
+        with pytest.raises(ArtifactError, match="another palm process"):
             Pipeline(STAGES, config).run()
         raise RuntimeError("no luck")
 
@@ -222,7 +223,7 @@ def test_lock_is_released_when_a_stage_fails(config: Config) -> None:
 def test_output_that_cannot_be_a_folder_is_named(config: Config, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(PipelineError, match=r"output: .*file.*: expected a folder that can be made"):
+        with pytest.raises(ArtifactError, match=r"output: .*file.*: expected a folder that can be made"):
             Pipeline(STAGES, replace(config, output=str(output))).run()
 
 

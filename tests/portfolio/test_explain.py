@@ -47,7 +47,7 @@ def test_who_is_served_by_whom_and_what_is_certified(specialists):
     assert "a policy of one's own would give at most 40.0 % more beside an additive 0.1; worst for all 2 bases alike" in text
     assert "at least 50.0 % of what personalisation can gain" in text
     assert "with 0.1 in reward forgiven, at least 66.7 % of it" in text
-    assert "no portfolio this good has fewer than 1 policies" in text
+    assert "no portfolio this good has fewer than 1 policy" in text
     assert "these are all the policies there are" in text
 
 
@@ -58,6 +58,16 @@ def test_what_one_more_policy_buys(specialists):
     assert "2: gap 60.0 %, 50.0 % gained  <- this size" in text
     assert text.endswith("one more policy lowers the gap from 60.0 % to 25.0 %")
     assert "one more" not in "\n".join(show(specialists, curve=curve[:2]))
+
+
+def test_a_smaller_gap_of_the_same_size_is_told_apart_from_the_portfolios_own(random_tensor):
+    portfolio = plan_portfolio(GibbsOracle(random_tensor(0, 3), 0.1), epsilon=0.1)
+    curve = [{"size": len(portfolio), "epsilon": portfolio.certificate.epsilon, "captured_gain": 0.5}]
+    assert show(portfolio, curve=curve)[-1].endswith("<- this size")
+    curve[0]["epsilon"] -= 0.01
+    own = 100 * portfolio.certificate.epsilon
+    assert show(portfolio, curve=curve)[-1].endswith(f"<- this size; this portfolio leaves {own:.1f} %")
+    assert show(replace(portfolio, origin="measured"), curve=curve)[-1].endswith("<- this size")
 
 
 def test_what_no_portfolio_of_a_size_can_beat(specialists):
@@ -74,7 +84,7 @@ def test_portfolios_without_policies_certificate_or_bound(pool_oracle, portfolio
     oracle = pool_oracle([[1, 0], [0, 1]], reference=[0, 0])
     empty = portfolio_of(oracle, np.zeros((0, 2)))
     assert "no certificate was made" in show(empty)
-    assert any("at most without bound more" in line for line in show(replace(empty, certificate=certify(empty, oracle))))
+    assert any("would give possibly any factor more" in line for line in show(replace(empty, certificate=certify(empty, oracle))))
     assert any("reference: the base model itself; best for 100.0 % of all weights" in line for line in show(empty))
 
 
