@@ -39,15 +39,14 @@ class Recount:
             total += self._log_mean(weights, rows)
         return self.kl * total / len(self._prompts)
 
-    def lacks(self, weights: np.ndarray, policies: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Prompt by prompt at (c, K) weights: OPT, utility of the policies that are optimal at (m, K) others, and of the reference.
+    def members(self, policies: np.ndarray) -> np.ndarray:
+        """(P, m, K + 1) J and, last, the KL cost of the policies that are optimal at (m, K) weights, prompt by prompt."""
+        rows = [[self._on_prompt(weight, rows) for weight in policies] for rows in self._prompts]
+        return np.array(rows).reshape(len(self._prompts), len(policies), len(self.reference) + 1)
 
-        Returns:
-            (P, c), (P, m, c), (P, c).
-        """
+    def lacks(self, weights: np.ndarray, members: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prompt by prompt at (c, K) weights: OPT (P, c), utility of (P, m, K + 1) members (P, m, c) and the reference (P, c)."""
         optimum = np.stack([self.kl * self._log_mean(weights, rows) for rows in self._prompts])
-        members = np.array([[self._on_prompt(weight, rows) for weight in policies] for rows in self._prompts])
-        members = members.reshape(len(self._prompts), len(policies), weights.shape[1] + 1)
         served = members[:, :, :-1] @ weights.T - members[:, :, -1:]
         return optimum, served, np.stack([weights @ rows.mean(axis=0) for rows in self._prompts])
 

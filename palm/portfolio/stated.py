@@ -2,12 +2,11 @@
 
 From the file alone: the numbers are of their kind, no bound is better than the estimate that it allows for sampling on, and
 two-sided intervals reach further than one-sided bounds. With the rewards of the prompts that it was stated from, the estimate is
-counted again by other means. The bounds are a matter of resampling: whether they leave sampling some room, a quarter of what the
-normal approximation leaves a single mean, is all that is seen of them, and a line says so.
+counted again by other means. The bounds are a matter of resampling: whether they leave sampling some room (`palm.portfolio.room`)
+is all that is seen of them, and a line says so.
 """
 
 import math
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ import numpy as np
 from palm.portfolio.claim import Claim, exceeded, lack
 from palm.portfolio.form import in_range, is_whole
 from palm.portfolio.recount import Recount, cell_corners
+from palm.portfolio.room import SIDE, but, number_or_infinity, room_lines
 from palm.portfolio.verdict import FAILS, OPEN, Line, told
 
-_SIDE = {"epsilon": 1, "delta": 1, "captured_gain": -1}  # bounded from above, above, below
-_SHARE = 0.25  # of the room that the normal approximation leaves a single mean; of 300 plans none left less than .47 of it
 _BISECTED = 1e-6  # bounds are found by halving
 
 
@@ -38,8 +36,8 @@ def stated_form_lines(confidence: dict[str, Any]) -> list[Line]:
             number = confidence.get(name, 0.0)  # files written before they were have none
             lines.append(told(in_range(number, 0, math.inf), f"confidence: {name} is {number!r:.40}: not negative"))
         for part in ("estimate", "bootstrap", "low", "high", *(["bernstein"] if bernstein is not None else [])):
-            wrong = [f"{name} {confidence[part][name]!r:.40}" for name in _SIDE if not _is_gap(name, confidence[part][name])]
-            lines.append(told(not wrong, f"confidence: {part} has numbers that gaps can have{_but(wrong)}"))
+            wrong = [f"{name} {confidence[part][name]!r:.40}" for name in SIDE if not _is_gap(name, confidence[part][name])]
+            lines.append(told(not wrong, f"confidence: {part} has numbers that gaps can have{but(wrong)}"))
     except (KeyError, TypeError, ValueError) as error:
         return [Line(FAILS, f"confidence is complete: {error!r}")]
     return lines
@@ -51,13 +49,13 @@ def stated_lines(confidence: dict[str, Any]) -> list[Line]:
     of = {part: confidence[part] for part in ("estimate", "bootstrap", "low", "high", "bernstein") if confidence[part] is not None}
     for name in ("bootstrap", "bernstein"):
         if name in of:
-            better = [gap for gap in _SIDE if not _no_better(gap, of[name][gap], of["estimate"][gap])]
-            lines.append(told(not better, f"confidence: no bound of {name} is better than the estimate{_but(better)}"))
+            better = [gap for gap in SIDE if not _no_better(gap, of[name][gap], of["estimate"][gap])]
+            lines.append(told(not better, f"confidence: no bound of {name} is better than the estimate{but(better)}"))
     for low, high in (("low", "estimate"), ("estimate", "high")):
-        out = [gap for gap in _SIDE if _number(of[low][gap]) > _number(of[high][gap]) + _BISECTED]
-        lines.append(told(not out, f"confidence: {low} is not above {high}{_but(out)}"))
-    short = [gap for gap in _SIDE if not _no_better(gap, of["high" if _SIDE[gap] > 0 else "low"][gap], of["bootstrap"][gap])]
-    lines.append(told(not short, f"confidence: intervals reach beyond the bounds by resampling{_but(short)}"))
+        out = [gap for gap in SIDE if number_or_infinity(of[low][gap]) > number_or_infinity(of[high][gap]) + _BISECTED]
+        lines.append(told(not out, f"confidence: {low} is not above {high}{but(out)}"))
+    short = [gap for gap in SIDE if not _no_better(gap, of["high" if SIDE[gap] > 0 else "low"][gap], of["bootstrap"][gap])]
+    lines.append(told(not short, f"confidence: intervals reach beyond the bounds by resampling{but(short)}"))
     return lines
 
 
@@ -81,56 +79,18 @@ def recounted_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, 
         return [*lines, Line(OPEN, "confidence: the estimate was not counted again: too many corners")]
     served, base, optimum = (corners @ folded.T).max(axis=1), corners @ recount.reference, recount.optimum(corners)
     given = {name: float(confidence.get(name, 0.0)) for name in ("given_epsilon", "given_delta")}
-    for name in _SIDE:
-        number, extra = _number(confidence["estimate"][name]), given["given_delta"] if name == "epsilon" else 0.0
+    for name in SIDE:
+        number, extra = number_or_infinity(confidence["estimate"][name]), given["given_delta"] if name == "epsilon" else 0.0
         if math.isinf(number):
             fine, most = bool((served <= claim.close).any()), math.inf
         else:
             most = float(lack(name, number, extra, given, optimum, served, base).max())
             fine = abs(most) <= claim.close or (exceeded(name, number) and most <= claim.close)
         lines.append(told(fine, f"confidence: the estimate of {name} is {number:.9g} on these prompts (lack {most:.1e})"))
-    if planned:
-        lines += _room_lines(claim, confidence, recount, corners)
+    if planned and prompts > 1:
+        lines += room_lines(claim, confidence, recount, corners)
     known = "only that they leave some room" if planned else "only that none is better than its estimate"
     return [*lines, Line(OPEN, f"confidence: that its bounds allow enough for sampling was not counted again, {known}")]
-
-
-def _room_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, corners: np.ndarray) -> list[Line]:
-    """Whether each bound lies so far from the estimate that the means over prompts may be off by part of their standard error.
-
-    A bound on what is lacked says of every corner that some member's mean is at most 0 there, a bound from the other side of some
-    corner that every member's is at least 0.
-    """
-    optimum, served, base = recount.lacks(corners, claim.weights)
-    served = np.concatenate([served, base[:, None, :]], axis=1)
-    lines = []
-    for part in ("bootstrap", "bernstein", "low", "high"):
-        if confidence[part] is None:
-            continue
-        tail = (1 - confidence["level"]) / (2 if part in ("low", "high") else 1)
-        room = _SHARE * NormalDist().inv_cdf(1 - min(tail, 0.5))
-        short = []
-        for gap, side in _SIDE.items():
-            above = part in ("bootstrap", "bernstein") or (part == "high") == (side > 0)
-            number = _number(confidence[part][gap])
-            if math.isinf(number) or exceeded(gap, number) or (above and side < 0 and number <= 0):  # nothing is said
-                continue
-            lacked = _lacked(gap, number, confidence, optimum, served, base)
-            off = room * lacked.std(axis=0, ddof=1) / math.sqrt(len(lacked))
-            least = lacked.mean(axis=0) + (off if above else -off)
-            if (least.min(axis=0).max() > claim.close) if above else (least.min(axis=0).max() < -claim.close):
-                short.append(gap)
-        lines.append(told(not short, f"confidence: {part} leaves room for sampling{_but(short)}"))
-    return lines
-
-
-def _lacked(
-    gap: str, number: float, confidence: dict[str, Any], optimum: np.ndarray, served: np.ndarray, base: np.ndarray
-) -> np.ndarray:
-    """(P, m, c) what each member lacks on each prompt of what a bound promises, at each corner."""
-    given = {name: float(confidence.get(name, 0.0)) for name in ("given_epsilon", "given_delta")}
-    extra = given["given_delta"] if gap == "epsilon" else 0.0
-    return np.asarray(lack(gap, number, extra, given, optimum[:, None, :], served, base[:, None, :]))
 
 
 def _is_gap(name: str, number: Any) -> bool:
@@ -138,17 +98,9 @@ def _is_gap(name: str, number: Any) -> bool:
     return in_range(number, 0, 1) if name == "captured_gain" else number is None or in_range(number, 0, math.inf)
 
 
-def _number(number: float | None) -> float:
-    return math.inf if number is None else float(number)
-
-
 def _no_better(gap: str, bound: float | None, than: float | None) -> bool:
     """Whether a bound is on the pessimistic side of another number, up to rounding."""
-    first, second = _number(bound), _number(than)
+    first, second = number_or_infinity(bound), number_or_infinity(than)
     if math.isinf(second):
-        return math.isinf(first) if _SIDE[gap] > 0 else True
-    return first >= second - _BISECTED * (1 + second) if _SIDE[gap] > 0 else first <= second + _BISECTED
-
-
-def _but(names: list[str]) -> str:
-    return f", but of {', '.join(names)}" if names else ""
+        return math.isinf(first) if SIDE[gap] > 0 else True
+    return first >= second - _BISECTED * (1 + second) if SIDE[gap] > 0 else first <= second + _BISECTED

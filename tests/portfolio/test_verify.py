@@ -20,7 +20,7 @@ from palm.rewards import RewardTensor
 
 
 def test_nothing_is_shared_with_the_maker():
-    parts = ("claim", "contradictions", "curve_claim", "form", "recount", "stated", "verdict", "verify")
+    parts = ("claim", "contradictions", "curve_claim", "form", "recount", "room", "stated", "verdict", "verify")
     own = {f"palm.portfolio.{part}" for part in parts}
     for part in parts:
         tree = ast.parse((Path(palm.portfolio.verify.__file__).parent / f"{part}.py").read_text(encoding="utf-8"))
