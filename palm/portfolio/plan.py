@@ -69,7 +69,8 @@ def plan_portfolio(
             "uniform", "random": `weights` weights. "vertices": the K bases alone. All but the first settle for the smallest gap
             that their pool can certify if it exceeds what was asked for, and warn of it in the log.
         select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, the log
-            warns of what is open; the certificate and its `size_at_least` hold in any case. "greedy" is faster. "population" keeps
+            warns of what is open; the certificate and its `size_at_least` hold in any case. With "cut" it then looks for as few,
+            if that is at most ten, that leave a smaller gap than was asked for. "greedy" is faster. "population" keeps
             the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
             still is over every weight. With it, "cut" solves at the users' weights and a uniform grid.
         users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".
@@ -175,7 +176,10 @@ def _best_of_size(
 def _fewest_for_gap(
     oracle: Oracle, pool: Pool | None, epsilon: float, delta: float, exact: bool, advance: Advance | None
 ) -> tuple[Pool, np.ndarray]:
-    """The pool and positions in it of the fewest policies for a gap, or for the gap of a given pool where that is larger."""
+    """The pool and positions in it of the fewest policies for a gap, or for the gap of a given pool where that is larger.
+
+    Where pools may grow, of portfolios of that size one whose gap is small, not the first that was small enough.
+    """
     if pool is not None:  # other searches may stop short of what was asked for
         proven = _own_epsilon(oracle, pool, delta)
         if proven > epsilon:
@@ -183,7 +187,10 @@ def _fewest_for_gap(
             words = "epsilon%s: %g was asked for; the %d policies solved prove %g"
             logger.warning(words, of_gains, epsilon, len(pool), proven)
         epsilon = max(epsilon, proven * (1 + 2e-6))
-    return cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
+    grown, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
+    if pool is not None or not exact:
+        return grown, chosen
+    return nearby_search(oracle, grown, chosen, size=len(chosen), delta=delta, advance=advance)
 
 
 def _refined(

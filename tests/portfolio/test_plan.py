@@ -139,6 +139,19 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_other_weights(random
     assert first.weights.shape != other.weights.shape or not np.allclose(first.weights, other.weights)
 
 
+def test_of_the_fewest_those_are_kept_that_leave_less(random_tensor):
+    smaller = 0
+    for seed in range(4):
+        oracle = GibbsOracle(random_tensor(seed, 3), 0.1)
+        best, first = plan_portfolio(oracle, epsilon=0.15), plan_portfolio(oracle, epsilon=0.15, select="greedy")
+        assert len(best) <= len(first)
+        assert best.certificate.epsilon <= 0.15 + 1e-9
+        smaller += len(best) == len(first) and best.certificate.epsilon < 0.9 * first.certificate.epsilon
+        share = plan_portfolio(oracle, captured_gain=0.5)
+        assert share.certificate.captured_gain >= 0.5 - 1e-9
+    assert smaller >= 2
+
+
 def test_names_of_the_bases_travel_with_the_plan(two_sided):
     assert plan_portfolio(two_sided(0.1), names=("kürze", "暖かさ")).bases == ("kürze", "暖かさ")
     with pytest.raises(ValueError, match=r"names: expected 2 names, one per basis, got \['one'\]"):
