@@ -33,6 +33,7 @@ from palm.seeds import check_seed
 logger = logging.getLogger(__name__)
 
 _MOST_EPSILON = 1e9  # beyond, what is served is rounding
+_MOST_AGAIN = 6  # of the fewest policies; for more, choosing them again takes longer than they took, and gains little
 
 
 def plan_portfolio(
@@ -70,7 +71,7 @@ def plan_portfolio(
             that their pool can certify if it exceeds what was asked for, and warn of it in the log.
         select: "milp" keeps the fewest policies of the pool, proven as far as some ten seconds' effort goes: beyond, the log
             warns of what is open; the certificate and its `size_at_least` hold in any case. With "cut" it then looks for as few,
-            if that is at most ten, that leave a smaller gap than was asked for. "greedy" is faster. "population" keeps
+            if that is at most six, that leave a smaller gap than was asked for. "greedy" is faster. "population" keeps
             the `size` policies with the smallest mean regret over `users`, proven as far as the effort goes; the certificate
             still is over every weight. With it, "cut" solves at the users' weights and a uniform grid.
         users: (U, K) weights, (U, S, K) draws from their posteriors, or `UserWeights`; for "population".
@@ -188,7 +189,7 @@ def _fewest_for_gap(
             logger.warning(words, of_gains, epsilon, len(pool), proven)
         epsilon = max(epsilon, proven * (1 + 2e-6))
     grown, chosen = cut_search(oracle, epsilon=epsilon, delta=delta, exact=exact, pool=pool, advance=advance)
-    if pool is not None or not exact:
+    if pool is not None or not exact or len(chosen) > _MOST_AGAIN:
         return grown, chosen
     return nearby_search(oracle, grown, chosen, size=len(chosen), delta=delta, advance=advance)
 
