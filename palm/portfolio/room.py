@@ -1,7 +1,8 @@
 """Whether bounds over all prompts leave sampling any room: for `palm.portfolio.verify`.
 
-The bounds come from resampling, and another draw gives others, so they are not counted again. But what they promise is a mean over
-prompts, and a bound that lies closer to what was found than a part of that mean's standard error allows for no sampling at all.
+Bounds by resampling are others with every draw, and those by Bernstein's inequality rest on what the policies were planned to
+be, so they are not counted again. But what they promise is a mean over prompts, and a bound that lies closer to what was found
+than a part of what a single mean needs allows for no sampling at all.
 """
 
 import math
@@ -41,8 +42,7 @@ def room_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, corne
         for promise in promises:
             part, gap, number, above = promise
             lacked = _lacked(gap, number, confidence, optimum, served, base)
-            tail = (1 - confidence["level"]) / (2 if part in ("low", "high") else 1)
-            room = _SHARE * NormalDist().inv_cdf(1 - min(tail, 0.5)) * lacked.std(axis=0, ddof=1) / math.sqrt(len(lacked))
+            room = _bernstein(lacked, confidence) if part == "bernstein" else _normal(lacked, confidence, 1 + (part != "bootstrap"))
             least = (lacked.mean(axis=0) + (room if above else -room)).min(axis=0)
             reached[promise] = max(reached[promise], float(least.max()))
     lines = []
@@ -54,6 +54,22 @@ def room_lines(claim: Claim, confidence: dict[str, Any], recount: Recount, corne
         ]
         lines.append(told(not short, f"confidence: {part} leaves room for sampling{but(short)}"))
     return lines
+
+
+def _normal(lacked: np.ndarray, confidence: dict[str, Any], sides: int) -> np.ndarray:
+    """(m, c) part of what the normal approximation leaves each mean, one- or two-sided."""
+    tail = min((1 - confidence["level"]) / sides, 0.5)
+    return np.asarray(_SHARE * NormalDist().inv_cdf(1 - tail) * lacked.std(axis=0, ddof=1) / math.sqrt(len(lacked)))
+
+
+def _bernstein(lacked: np.ndarray, confidence: dict[str, Any]) -> np.ndarray:
+    """(m, c) half of what Bernstein's inequality leaves each mean if it is bounded alone and ranges no further than was seen.
+
+    Source: A. Maurer, M. Pontil, "Empirical Bernstein bounds and sample variance penalization", COLT 2009, theorem 4.
+    """
+    logarithm, count = math.log(2 / (1 - confidence["level"])), len(lacked)
+    spread = np.sqrt(2 * lacked.var(axis=0, ddof=1) * logarithm / count)
+    return np.asarray(0.5 * (spread + np.ptp(lacked, axis=0) * 7 * logarithm / (3 * (count - 1))))
 
 
 def _promises(confidence: dict[str, Any]) -> list[tuple[str, str, float, bool]]:
