@@ -42,14 +42,19 @@ class ScoresConfig:
         source: file, or id of a data set on the Hub.
         attributes: columns with scores, such as "scores.quality".
         columns: where prompt and response are found, if not under these names.
+        split, subset: of a data set on the Hub.
         fewest: prompts with fewer different responses are left out.
+        drop_invalid: leave out rows that lack a text or a score instead of stopping at the first.
         held_out: share or number of prompts that the plan does not see and that confidence is stated from.
     """
 
     source: str = ""
     attributes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    split: str = "train"
+    subset: str | None = None
     fewest: int = 2
+    drop_invalid: bool = False
     held_out: float | int = 0.4
 
 
@@ -124,9 +129,21 @@ def _made_of(folder: Path, fingerprint: str) -> bool:
 
 def _make(config: ScorePlan, folder: Path, track: Track) -> None:
     """Plan, and write everything."""
-    table = load_scores(config.scores.source, config.scores.attributes, columns=config.scores.columns, fewest=config.scores.fewest)
+    wanted = config.scores
+    table = load_scores(
+        wanted.source,
+        wanted.attributes,
+        columns=wanted.columns,
+        split=wanted.split,
+        subset=wanted.subset,
+        fewest=wanted.fewest,
+        drop_invalid=wanted.drop_invalid,
+    )
     rows = np.repeat(np.arange(len(table.candidates.counts)), table.candidates.counts)
-    parts = split_prompts(len(table.candidates.counts), config.scores.held_out, seed=config.seed)
+    try:
+        parts = split_prompts(len(table.candidates.counts), wanted.held_out, seed=config.seed)
+    except ValueError as error:
+        raise ValueError(f"scores.{error}") from error
     calibration = Calibration.own_width(table.scores[np.isin(rows, parts[0])])
     whole = reward_tensor(calibration.apply(table.scores), table.candidates.counts)
     (folder / "score").mkdir(parents=True, exist_ok=True)

@@ -185,6 +185,27 @@ def test_wishes_are_refused_before_anything_is_read(tmp_path, setting, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_without_a_score_may_be_left_out(tmp_path):
+    rows = rows_like(("informativeness", "naturalness", "quality"), prompts=10)
+    rows[1]["scores"]["quality"] = None
+    source = tmp_path / "some.jsonl"
+    source.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    config = ["plan.size=1", "plan.curve=0", "pictures=false"]
+    with pytest.raises(ValueError, match=r"row 2, column 'scores.quality'.*drop_invalid"):
+        planned(tmp_path, "sfhot", *config, source=source)
+    planned(tmp_path, "sfhot", *config, "scores.drop_invalid=true", source=source)
+    masks = [RewardTensor.load(tmp_path / "out" / "score" / f"{part}.safetensors").mask for part in ("plan", "held_out")]
+    assert sum(int(mask.sum()) for mask in masks) == 39
+
+
+def test_a_single_prompt_cannot_be_planned_on_and_held_out(tmp_path):
+    source = tmp_path / "one.jsonl"
+    names = ("informativeness", "naturalness", "quality")
+    source.write_text("\n".join(json.dumps(row) for row in rows_like(names, prompts=1)), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"scores\.held_out: expected at least 2 prompts"):
+        planned(tmp_path, "sfhot", source=source)
+
+
 def test_a_captured_gain_can_be_asked_for_and_weights_moved(tmp_path):
     gains = planned(tmp_path, "sfhot", "plan.captured_gain=0.7", "plan.curve=0", "pictures=false")
     assert gains.certificate.captured_gain >= 0.7
