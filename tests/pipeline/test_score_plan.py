@@ -109,7 +109,9 @@ def command(tmp_path, *settings):
     attributes = ", ".join(f"scores.{name}" for name in names)
     given = [f"scores.source={source}", f"scores.attributes=[{attributes}]", f"output={tmp_path}/out", "pictures=false"]
     config = str(CONFIGS / "topical_chat.yaml")
-    return [sys.executable, "-m", "palm.cli", "plan-scores", config, *given, "plan.epsilon=0.2", *settings]
+    # Tests that run in a shell's background inherit that Ctrl-C is ignored; whoever sits before a terminal does not.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from palm.cli import main; main()"
+    return [sys.executable, "-c", heard, "plan-scores", config, *given, "plan.epsilon=0.2", *settings]
 
 
 def wait_until_planning(process, folder):
