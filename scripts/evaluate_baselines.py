@@ -10,6 +10,7 @@ All are measured on the run's held-out prompts, with as many responses and the s
     best-of-n   the best of n candidates of the reference by w; n is chosen on the planning prompts; n responses for each served one
     basis       K policies trained for one basis reward each, as the members were; everyone gets the best for them
     soup        rewarded soups: the K changes of the base mixed by each user's weight, exactly; an adapter for every user
+    member-soup the portfolio's members mixed likewise, in the shares that come nearest to the user's weight
     mod         multi-objective decoding: the K policies' log-probabilities mixed by each user's weight; K passes for every token
     uniform, random   as many policies as the portfolio has, at weights of a grid or at random
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument(
-        "--families", nargs="+", default=list(DEFAULT), help=f"out of {', '.join(FAMILIES)} (default: the first five)"
+        "--families", nargs="+", default=list(DEFAULT), help=f"out of {', '.join(FAMILIES)} (default: the first six)"
     )
     parser.add_argument("--weights", type=int, default=8, help="test weights (default: 8)")
     parser.add_argument("--most", type=int, default=16, help="largest n of best-of-n (default: 16)")

@@ -6,11 +6,12 @@ All for test weights w, on the run's held-out prompts, with as many responses as
 * basis members: K policies, one for each basis reward, trained as the members were; whichever is best for w;
 * soup: their changes of the base mixed by w (`palm.policies.soups`); mod: their log-probabilities mixed by w
   (`palm.policies.decoding`);
+* member-soup: the portfolio's members mixed likewise, in the shares that come nearest to w;
 * uniform, random: as many policies as the portfolio has, at weights of a grid and at random, trained as the members were;
 * best-of-n: the reference's candidates, the best of n by w; n is chosen on the planning prompts.
 
-Soups and mixtures make a policy for every user, from K trained adapters: a soup serves an adapter per user, a mixture takes K
-passes a token; best-of-n trains nothing and writes n responses.
+Soups and mixtures make a policy for every user: a soup serves an adapter per user, a mixture takes K passes a token; best-of-n
+trains nothing and writes n responses.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from palm.policies.adapters import Members
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.decoding import sample_mixture
 from palm.policies.options import ONLINE
-from palm.policies.soups import write_soup
+from palm.policies.soups import nearest_mixture, write_soup
 from palm.policies.train import Member, train_members
 from palm.portfolio import plan_portfolio
 from palm.seeds import derive_seed
@@ -95,12 +96,25 @@ def _basis(setting: Setting, most: int) -> list[Made]:
 
 def _soup(setting: Setting, most: int) -> list[Made]:
     adapters = _basis_adapters(setting)
+    return [("rewarded soup", _measure_soups(setting, "soup", adapters, setting.weights), len(adapters), "1 adapter a user")]
+
+
+def _member_soup(setting: Setting, most: int) -> list[Made]:
+    run = setting.run
+    adapters = {name: run.folder / "train" / name for name in run.portfolio.ids}
+    spread = read_tensor(run.folder / "score", "plan").spread()
+    shares = np.array([nearest_mixture(run.portfolio.weights, weight, spread) for weight in setting.weights])
+    return [("soup of members", _measure_soups(setting, "member-soup", adapters, shares), len(adapters), "1 adapter a user")]
+
+
+def _measure_soups(setting: Setting, kind: str, adapters: dict[str, Path], shares: np.ndarray) -> list[Measured]:
+    """Of one soup of all adapters for each row of (T, adapters) shares."""
     soups = {}
-    for number, weight in enumerate(setting.weights):
-        folder = setting.context.folder / "soups" / f"soup-{number}"
-        write_soup(adapters, dict(zip(adapters, weight.tolist(), strict=True)), folder)
+    for number, row in enumerate(shares):
+        folder = setting.context.folder / "soups" / f"{kind}-{number}"
+        write_soup(adapters, dict(zip(adapters, row.tolist(), strict=True)), folder)
         soups[folder.name] = folder
-    return [("rewarded soup", _measure_adapters(setting, soups), len(adapters), "1 adapter a user")]
+    return _measure_adapters(setting, soups)
 
 
 def _mod(setting: Setting, most: int) -> list[Made]:
@@ -207,6 +221,7 @@ MAKERS: dict[str, Callable[[Setting, int], list[Made]]] = {
     "best-of-n": _best_of_n,
     "basis": _basis,
     "soup": _soup,
+    "member-soup": _member_soup,
     "mod": _mod,
     "uniform": _planned("uniform"),
     "random": _planned("random"),

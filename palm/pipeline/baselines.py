@@ -22,7 +22,7 @@ from palm.progress import Track, silent
 from palm.seeds import derive_seed
 
 FAMILIES = tuple(MAKERS)
-DEFAULT = FAMILIES[:5]
+DEFAULT = FAMILIES[:6]
 
 
 def compare_baselines(

@@ -19,8 +19,10 @@ import numpy as np
 from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter
+from palm.simplex import check_weights
 
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+_SUM_COUNTS = 1e4  # times as much that shares sum to 1 as that they are near
 _OWN = ("r", "lora_alpha", "base_model_name_or_path")  # what soups have of their own, or is compared apart
 
 
@@ -68,6 +70,39 @@ def write_soup(adapters: Mapping[str, Path], weights: Mapping[str, float], folde
     write_arrays(building / WEIGHTS, mixed)
     shutil.rmtree(folder, ignore_errors=True)
     building.rename(folder)
+
+
+def nearest_mixture(weights: np.ndarray, wanted: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Shares in which to mix policies of some weights for a user of another.
+
+    A planned policy's log-ratio is linear in its weight, so log-ratios mixed in shares c are those of the policy planned for
+    v = sum of c_i w_i. To second order it lacks (w - v)' spread (w - v) / (2 kl) of what is optimal for w; least over all shares
+    on the simplex, by non-negative least squares. Beyond the weights' hull nothing is extrapolated.
+
+    Args:
+        weights: (m, K) the policies'.
+        wanted: (K,) the user's.
+        spread: (K, K) covariance of the basis rewards within prompts.
+
+    Returns:
+        (m,) on the simplex; at most K of them are not 0.
+
+    Raises:
+        ValueError: weights are not on the simplex, or shapes differ.
+    """
+    from scipy.optimize import nnls
+
+    rows = check_weights(weights)
+    target = check_weights(wanted, bases=rows.shape[1], name="wanted")[0]
+    if np.shape(spread) != (rows.shape[1],) * 2:
+        raise ValueError(f"spread: expected the shape {(rows.shape[1],) * 2}, got {np.shape(spread)}")
+    values, vectors = np.linalg.eigh(spread)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T  # root' root = spread
+    root /= float(np.abs(root).max()) or 1.0
+    counts = np.full(len(rows), _SUM_COUNTS)
+    shares, _ = nnls(np.vstack([root @ rows.T, counts]), np.append(root @ target, _SUM_COUNTS))
+    mixed: np.ndarray = shares / shares.sum()
+    return mixed
 
 
 def _plain(folder: Path) -> dict[str, Any]:

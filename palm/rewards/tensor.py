@@ -27,6 +27,13 @@ class RewardTensor:
         """Some of the prompts."""
         return type(self)(self.rewards[prompts], self.mask[prompts])
 
+    def spread(self) -> np.ndarray:
+        """(K, K) covariance of the basis rewards within prompts, over all candidates; 0 where no prompt has two."""
+        counts = self.mask.sum(axis=1, keepdims=True)[:, :, None]
+        apart = np.where(self.mask[:, :, None], self.rewards - self.rewards.sum(axis=1, keepdims=True) / counts, 0.0)
+        found: np.ndarray = np.einsum("pnk,pnl->kl", apart, apart) / max(int(self.mask.sum()) - len(self.mask), 1)
+        return found
+
     def save(self, path: Path) -> None:
         """Write one safetensors file."""
         write_arrays(path, {"rewards": self.rewards, "mask": self.mask.astype(np.uint8)})

@@ -35,13 +35,14 @@ def found(run: FinishedRun) -> dict[str, Any]:
 def test_every_family_is_measured_on_the_same_weights(run: FinishedRun, found: dict[str, Any]) -> None:
     names = [row["baseline"] for row in found["rows"]]
     assert names[0] == "portfolio"
-    assert {"basis members", "rewarded soup", "decoding (MOD)"} <= set(names)
+    assert {"basis members", "rewarded soup", "soup of members", "decoding (MOD)"} <= set(names)
     assert any(name.startswith("best of ") for name in names)
     weights = np.array(found["weights"])
     assert weights.shape == (3, 2)
     np.testing.assert_allclose(weights[0], run.portfolio.certificate.worst_weight)
     np.testing.assert_allclose(found["optimum"], oracle_for(run.tensor, run.portfolio.kl).optimum(weights))
     assert [row["adapters"] for row in found["rows"] if row["baseline"] in ("basis members", "rewarded soup")] == [2, 2]
+    assert next(row["adapters"] for row in found["rows"] if row["baseline"] == "soup of members") == len(run.portfolio)
 
 
 def test_numbers_are_utilities(run: FinishedRun, found: dict[str, Any]) -> None:

@@ -15,7 +15,10 @@ from palm.data.planted import prompt_texts
 from palm.lm.load import LanguageModel, load_language_model
 from palm.lm.tokens import encode_prompt
 from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter
-from palm.policies.soups import write_soup
+from palm.policies.soups import nearest_mixture, write_soup
+from palm.portfolio import GibbsOracle
+from palm.rewards import RewardTensor
+from palm.simplex import sample_simplex
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +119,42 @@ def test_adapters_of_different_bases_or_of_uneven_ranks(adapters: dict[str, Path
     write_json(tmp_path / "b" / CONFIG, {**config, "rank_pattern": {"q_proj": 4}})
     with pytest.raises(ArtifactError, match="rank_pattern: expected one rank and scale for all modules"):
         write_soup({"a": adapters["a"], "b": tmp_path / "b"}, {"a": 0.5, "b": 0.5}, tmp_path / "soup")
+
+
+def test_the_nearest_mixture_of_planned_policies_is_the_best_to_second_order() -> None:
+    rng = np.random.default_rng(0)
+    rewards = rng.random((40, 12, 3)) @ np.array([[1.0, 0.2, 0.0], [0.0, 0.4, 0.1], [0.3, 0.0, 0.7]])  # correlated, uneven
+    spread, kl = RewardTensor(rewards, np.ones((40, 12), bool)).spread(), 3.0
+    centred = (rewards - rewards.mean(axis=1, keepdims=True)).reshape(-1, 3)
+    np.testing.assert_allclose(spread, centred.T @ centred / (40 * 11))
+    members, oracle = sample_simplex(4, 3, rng), GibbsOracle(rewards, kl)
+
+    def lacks(shares: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        at = oracle.solve(shares @ members)  # the policy planned for the mixture's weight
+        return oracle.optimum(wanted[None, :]) - (at.value @ wanted - at.cost)
+
+    for wanted in sample_simplex(20, 3, rng):
+        shares = nearest_mixture(members, wanted, spread)
+        assert shares.min() >= 0
+        assert shares.sum() == pytest.approx(1, abs=1e-12)
+        assert (shares > 0).sum() <= 3
+        others = lacks(sample_simplex(2000, 4, rng), wanted)
+        assert lacks(shares[None, :], wanted)[0] <= others.min() * 1.02 + 1e-9
+
+
+def test_mixtures_within_the_hull_are_exact_and_do_not_depend_on_units() -> None:
+    members = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    spread = np.diag([1.0, 2.0, 3.0])
+    shares = np.array([0.2, 0.5, 0.3])
+    for unit in (1e-9, 1.0, 1e9):
+        np.testing.assert_allclose(nearest_mixture(members, shares @ members, unit * spread), shares, atol=1e-6)
+    np.testing.assert_allclose(nearest_mixture(members, np.array([1.0, 0.0, 0.0]), spread), [1, 0, 0], atol=1e-6)
+    assert nearest_mixture(members, members[1], np.zeros((3, 3))).sum() == pytest.approx(1)  # rewards that never differ
+    np.testing.assert_allclose(nearest_mixture(members[:1], members[1], spread), [1])
+
+
+def test_weights_that_cannot_be_mixed() -> None:
+    with pytest.raises(ValueError, match="wanted: expected 2 columns"):
+        nearest_mixture(np.eye(2), np.array([1.0, 0.0, 0.0]), np.eye(2))
+    with pytest.raises(ValueError, match=r"spread: expected the shape \(2, 2\), got \(3, 3\)"):
+        nearest_mixture(np.eye(2), np.array([1.0, 0.0]), np.eye(3))

@@ -69,3 +69,9 @@ def test_damaged_files_are_named(ragged, tmp_path):
 def test_numbers_that_disagree_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         reward_tensor(np.zeros((6, 2)), counts)
+
+
+def test_spread_is_the_covariance_within_prompts(ragged):
+    centred = np.concatenate([rows[kept] - rows[kept].mean(axis=0) for rows, kept in zip(ragged.rewards, ragged.mask, strict=True)])
+    np.testing.assert_allclose(ragged.spread(), centred.T @ centred / (6 - 3))
+    assert (ragged.select(np.array([1])).spread() == 0).all()  # one candidate differs from none
