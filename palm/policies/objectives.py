@@ -169,8 +169,9 @@ class HardDPO(_Offline):
             trainer = PreparedDPOTrainer(**given)
             trainer.precompute_ref_logps = True  # they are in the rows; as an option it would hash the whole model first
             return trainer
-        ids = (rows["prompt_ids"], rows["chosen_ids"], rows["rejected_ids"])
-        groups = [{"prompt_ids": p, "responses": [c, r]} for p, c, r in zip(*ids, strict=True)]
+        ids = rows[:]  # a column alone is read row by row
+        sides = zip(ids["prompt_ids"], ids["chosen_ids"], ids["rejected_ids"], strict=True)
+        groups = [{"prompt_ids": prompt, "responses": [chosen, rejected]} for prompt, chosen, rejected in sides]
         layout = layout_for(model, groups, 2 * arguments.per_device_train_batch_size)
         return PairDPOTrainer(**given, data_collator=PairCollator(layout))
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from palm.artifacts import read_json, write_json
 from palm.lm.load import LanguageModel
+from palm.lm.training import old_objects_aside, quieten, train_to_end, training_arguments
 from palm.policies.adapters import check_adapter, is_complete, load_into, publish_adapter
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.objectives import Basis, Material, objective
@@ -43,6 +44,7 @@ class Member:
     weight: np.ndarray
 
 
+@old_objects_aside()
 def train_members(
     language_model: LanguageModel,
     members: Sequence[Member],
@@ -187,8 +189,6 @@ def _train(
 
     With `match_kl` the member then writes text of its own, and is scaled down where it diverges by more than planned.
     """
-    from palm.lm.training import quieten, train_to_end, training_arguments
-
     options, candidates, seed = material.options, material.candidates, material.seed
     kind = objective(options.objective)
     base, work, saved = language_model.model, folder / f".writing-work-{member.id}", folder / f".writing-saved-{member.id}"
