@@ -1,11 +1,13 @@
 """palm.lm.training: TRL's options pass through, unknown ones are refused, and checkpoints are found when complete."""
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from palm.lm.training import check_options, last_checkpoint, training_arguments
+from palm.lm.training import check_options, last_checkpoint, old_objects_aside, training_arguments
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,37 @@ def test_newest_complete_checkpoint_is_found(tmp_path: Path) -> None:
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_old_objects_stay_aside_until_the_end_and_not_longer() -> None:
+    def train() -> None:
+        with old_objects_aside():
+            aside = gc.get_freeze_count()
+            assert aside > 0
+            with old_objects_aside():  # training within training
+                assert gc.get_freeze_count() == aside
+            assert gc.get_freeze_count() == aside
+            raise RuntimeError("training failed")
+
+    assert gc.get_freeze_count() == 0
+    with pytest.raises(RuntimeError, match="training failed"):
+        train()
+    assert gc.get_freeze_count() == 0
+
+
+def test_garbage_made_before_is_collected_and_not_kept() -> None:
+    model = _Cyclic()
+    gone = weakref.ref(model)
+    del model
+    with old_objects_aside():
+        assert gone() is None
+        model = _Cyclic()
+        gone = weakref.ref(model)
+        del model
+        gc.collect()
+        assert gone() is None  # what is made within is collected as ever
+
+
+class _Cyclic:
+    def __init__(self) -> None:
+        self.own = self
