@@ -155,40 +155,39 @@ class Packs:
         width = max(sum(lengths[pack] for pack in line) for line in lines)
         longest = max(len(response) for _, members in packs for _, response in members)
         shape = (len(lines), width)
-        ids = torch.full(shape, self.pad_token_id)
-        positions, targets = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        pack, segment = torch.full(shape, -1), torch.full(shape, -1)  # segment 0 is a prompt; padding, -1, sees padding only
-        where = torch.zeros((number, longest), dtype=torch.long)
-        counted = torch.zeros((number, longest), dtype=torch.bool)
+        ids = np.full(shape, self.pad_token_id)  # filled as arrays, which takes a third of the time that tensors take
+        positions, targets = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        pack, segment = np.full(shape, -1), np.full(shape, -1)  # segment 0 is a prompt; padding, -1, sees padding only
+        where, counted = np.zeros((number, longest), dtype=np.int64), np.zeros((number, longest), dtype=bool)
         for line, numbers in enumerate(lines):
             end = 0
             for one in numbers:
                 prompt, members = packs[one]
                 span = slice(end, end + len(prompt) - 1)
-                ids[line, span] = torch.tensor(prompt[:-1], dtype=torch.long)
-                positions[line, span] = torch.arange(len(prompt) - 1)
+                ids[line, span] = prompt[:-1]
+                positions[line, span] = np.arange(len(prompt) - 1)
                 segment[line, span] = 0
                 for place, (index, response) in enumerate(members, start=1):
                     span = slice(span.stop, span.stop + len(response))
-                    ids[line, span] = torch.tensor([prompt[-1], *response[:-1]])
-                    positions[line, span] = torch.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
-                    targets[line, span] = torch.tensor(response)
+                    ids[line, span] = [prompt[-1], *response[:-1]]
+                    positions[line, span] = np.arange(len(prompt) - 1, len(prompt) - 1 + len(response))
+                    targets[line, span] = response
                     segment[line, span] = place
-                    where[index, : len(response)] = line * width + torch.arange(span.start, span.stop)
+                    where[index, : len(response)] = line * width + np.arange(span.start, span.stop)
                     counted[index, : len(response)] = True
                 pack[line, end : span.stop] = one
                 end = span.stop
         seen = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
         seen &= pack[:, :, None] == pack[:, None, :]
-        attended = seen & torch.ones((width, width), dtype=torch.bool).tril()
-        return {
+        arrays = {
             "input_ids": ids,
             "position_ids": positions,
             "targets": targets,
-            "attention_mask": attended[:, None],
+            "attention_mask": (seen & np.tri(width, dtype=bool))[:, None],
             "where": where,
             "counted": counted,
         }
+        return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
 
 def _balanced(lengths: Sequence[int], prompt: int) -> list[list[int]]:

@@ -7,11 +7,12 @@ without Triton the fused head scores every position and takes a third of the tim
 to TRL ~=1.16, which pyproject.toml pins and tests/policies/test_train.py exercises.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -187,18 +188,41 @@ def _bucket_logprobs(model: Any, inputs: dict[str, Any], vocabulary: int) -> tor
             found.append(output.log_probs.sum(dim=1))
             continue
         logits = model(input_ids=ids, attention_mask=attended, logits_to_keep=kept, use_cache=False).logits[:, :-1]
-        surprise = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels[:, start:], reduction="none")
-        found.append(-surprise.sum(dim=1))
+        targets = labels[:, start:]
+        counted = targets != -100
+        logprobs = _of_targets(logits[counted], targets[counted])
+        found.append(logprobs.new_zeros(counted.shape).masked_scatter(counted, logprobs).sum(dim=1))
     return torch.cat(found)[inputs["place"]]
 
 
 def _pack_logprobs(model: Any, inputs: dict[str, Any], vocabulary: int) -> torch.Tensor:
     """(n,) log-probabilities of the responses in `palm.policies.groups.Packs`."""
     given = {name: inputs[name] for name in ("input_ids", "position_ids", "attention_mask")}
-    targets = inputs["targets"]
+    targets, counted = inputs["targets"], inputs["counted"]
     if targets.numel() * vocabulary > _PLAIN_LOGITS:
         logprobs = model(**given, shift_labels=targets, use_cache=False, fused_lm_head=True).log_probs
-    else:
+        return (logprobs.flatten()[inputs["where"]] * counted).sum(dim=1)
+    places = inputs["where"][counted]
+    with _head_at(places, model):
         logits = model(**given, use_cache=False).logits
-        logprobs = -torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
-    return (logprobs.flatten()[inputs["where"]] * inputs["counted"]).sum(dim=1)
+    logprobs = _of_targets(logits, targets.flatten()[places])
+    return logprobs.new_zeros(counted.shape).masked_scatter(counted, logprobs).sum(dim=1)
+
+
+@contextlib.contextmanager
+def _head_at(places: torch.Tensor, model: Any) -> Iterator[None]:
+    """Have a model's head read some positions only, (m,) numbers of a batch's flattened ones: its logits are (m, vocabulary).
+
+    Prompts are a good part of what is read, and nothing is asked of the logits there.
+    """
+    head = getattr(model, "module", model).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda module, given: (given[0].flatten(0, 1)[places], *given[1:]))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _of_targets(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(m,) log-probabilities of tokens (m,) under logits (m, vocabulary)."""
+    return -torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")

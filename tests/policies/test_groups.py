@@ -140,3 +140,18 @@ def test_other_attention_than_torchs_gets_buckets(language_model: LanguageModel,
 
     monkeypatch.setattr(language_model.model.config, "_attn_implementation", "flash_attention_2")
     assert isinstance(trainer.layout_for(language_model, Dataset.from_list(ROWS), 8), Buckets)
+
+
+def test_the_head_reads_responses_only_and_is_left_as_it_was(language_model: LanguageModel) -> None:
+    model = language_model.model
+    head, batch, written = model.get_output_embeddings(), Packs(language_model.tokenizer.pad_token_id)(ROWS), []
+    watched = head.register_forward_hook(lambda module, given, logits: written.append(logits.shape))
+    with torch.inference_mode():
+        trainer._pack_logprobs(model, batch, 0)
+        with pytest.raises(IndexError):
+            trainer._pack_logprobs(model, {**batch, "where": batch["where"] + 10**6}, 0)
+        model(input_ids=batch["input_ids"], use_cache=False)
+    watched.remove()
+    responses = sum(len(response) for row in ROWS for response in row["responses"])
+    assert [tuple(shape[:-1]) for shape in written] == [(responses,), tuple(batch["input_ids"].shape)]
+    assert not head._forward_pre_hooks
