@@ -56,7 +56,3 @@ _add(*(stage_command(name, summary) for name, summary in SUMMARIES.items() if na
 def main() -> None:
     """Entry point of the `palm` command."""
     guarded(app)
-
-
-if __name__ == "__main__":
-    main()

@@ -73,7 +73,7 @@ def train(config: Path, output: Path, settings: list[str], launcher: str) -> "su
     command = [
         sys.executable,
         "-m",
-        "palm.cli",
+        "palm",
         "train",
         str(config),
         *settings,

@@ -60,7 +60,7 @@ def test_summaries_agree_with_the_pipeline(stage: Any) -> None:
 
 def test_module_is_the_command_and_help_is_light() -> None:
     """In a process of its own: help comes without torch, which takes seconds to import."""
-    script = "import sys, runpy; sys.argv = ['palm', '--help']\ntry: runpy.run_module('palm.cli', run_name='__main__')\n"
+    script = "import sys, runpy; sys.argv = ['palm', '--help']\ntry: runpy.run_module('palm', run_name='__main__')\n"
     script += "except SystemExit as e: print('status', e.code, 'torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert found.stdout.splitlines()[-1] == "status 0 False", found.stderr
@@ -213,7 +213,7 @@ def test_summary_of_what_was_read_is_on_disk(tiny_run: Any) -> None:
 
 
 def test_help_of_a_stage_describes_its_settings() -> None:
-    done = subprocess.run([sys.executable, "-m", "palm.cli", "plan", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "palm", "plan", "--help"], capture_output=True, text=True, check=True)
     words = " ".join(done.stdout.split())
     assert "Settings, as plan.NAME=VALUE" in words
     assert "kl: coefficient of the KL cost, in units of reward" in words
@@ -221,7 +221,7 @@ def test_help_of_a_stage_describes_its_settings() -> None:
 
 
 def test_help_of_a_stage_describes_settings_within_its_settings() -> None:
-    done = subprocess.run([sys.executable, "-m", "palm.cli", "data", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "palm", "data", "--help"], capture_output=True, text=True, check=True)
     words = " ".join(done.stdout.split())
     assert "Settings, as data.planted.NAME=VALUE" in words
     assert "sharpness: a pair whose utilities differ by u is judged that way with probability" in words
@@ -230,7 +230,7 @@ def test_help_of_a_stage_describes_settings_within_its_settings() -> None:
 
 
 def test_version() -> None:
-    done = subprocess.run([sys.executable, "-m", "palm.cli", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "palm", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("palm 0.")
 
 

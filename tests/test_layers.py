@@ -32,6 +32,7 @@ ORDER = (
     "pipeline",
     "commands",
     "cli",
+    "__main__",
 )
 SOURCE = Path(palm.__file__).parent
 

@@ -81,7 +81,7 @@ def prepare_jobs(context: Context) -> JobManifest:
     config = jobs_folder / "config.json"
     inline = replace(context.config, train=replace(context.config.train, launch=LaunchConfig()))
     write_json(config, as_record(inline))
-    command = (*(shlex.split(launch.command) or [sys.executable]), "-m", "palm.cli", "member", str(config))
+    command = (*(shlex.split(launch.command) or [sys.executable]), "-m", "palm", "member", str(config))
     jobs = [
         Job(member.id, tuple(member.weight.tolist()), (*command, member.id), str((jobs_folder / f"{member.id}.log").resolve()))
         for member in left

@@ -35,7 +35,7 @@ def adapters(folder: Path) -> dict[str, bytes]:
 
 def command(config: Path, *settings: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "palm.cli", "train", str(config), *settings], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+        [sys.executable, "-m", "palm", "train", str(config), *settings], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
 
 

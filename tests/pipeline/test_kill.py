@@ -95,7 +95,7 @@ def test_killed_in_every_stage_ends_as_if_never_killed(tiny_run: Any, tmp_path: 
         kept |= {folder / stage / name: (folder / f".{stage}.partial" / name).stat().st_mtime_ns for name in KEPT.get(stage, [])}
 
     last = subprocess.run(
-        [sys.executable, "-m", "palm.cli", "run", str(tiny_run.config), *settings], capture_output=True, text=True, timeout=DEADLINE
+        [sys.executable, "-m", "palm", "run", str(tiny_run.config), *settings], capture_output=True, text=True, timeout=DEADLINE
     )
     assert last.returncode == 0, last.stderr
     assert "1 stages run, 10 were done before" in last.stdout

@@ -18,7 +18,7 @@ from palm.ranks import alone, barrier, rank, ranks
 
 
 def _palm_on_two(*arguments: object) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "palm.cli"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "palm"]
     return subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, timeout=600)
 
 
