@@ -180,10 +180,11 @@ class Members:
             raise ValueError("adapters: expected at least one, got none")
         for folder in adapters.values():
             check_adapter(folder, base_model=base_model)
+        self._keys = {name: f"member-{number}" for number, name in enumerate(adapters)}  # PEFT takes no dots, nor "__base__"
         (first, folder), *others = adapters.items()
-        self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=_key(first))
+        self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=self._keys[first])
         for name, folder in others:
-            self._peft.load_adapter(folder, adapter_name=_key(name))
+            self._peft.load_adapter(folder, adapter_name=self._keys[name])
         self._peft.eval()
         self._base = language_model
         self.ids = tuple(adapters)
@@ -191,7 +192,7 @@ class Members:
     @contextlib.contextmanager
     def policy(self, name: str) -> Iterator[LanguageModel]:
         """The base model with one adapter active."""
-        self._peft.set_adapter(_key(name), inference_mode=True)
+        self._peft.set_adapter(self._keys[name], inference_mode=True)
         yield LanguageModel(self._peft, self._base.tokenizer, f"{self._base.source}+{name}")
 
     @contextlib.contextmanager
@@ -217,7 +218,7 @@ class Members:
 
     def names_of(self, ids: Sequence[str | None]) -> list[str]:
         """PEFT's names of adapters for a batch's rows, None for the base alone."""
-        return ["__base__" if name is None else _key(name) for name in ids]
+        return ["__base__" if name is None else self._keys[name] for name in ids]
 
     def forward(self, adapters: list[str], **inputs: Any) -> Any:
         """One forward pass whose rows go through different adapters; see `names_of`."""
@@ -236,8 +237,3 @@ class Members:
     def close(self) -> None:
         """Take the adapters off; the base model is as it was."""
         self._peft.unload()
-
-
-def _key(name: str) -> str:
-    """PEFT module names may hold no dots."""
-    return name.replace(".", "_")

@@ -118,6 +118,22 @@ def test_one_policy_is_active_at_a_time_and_the_base_comes_back(trained: Path, t
     assert np.abs(alone["one"] - alone["two.dotted"]).max() > 0.1
 
 
+def test_names_that_peft_would_take_for_one_another(trained: Path, task: Any, fresh_model: Any) -> None:
+    """PEFT wants no dots, and "__base__" is what it calls a row without an adapter."""
+    base, texts = fresh_model(), [(task.candidates.prompts[0], response) for response in task.candidates.responses[0]]
+    members = Members(base, {"a.b": trained / "one", "a_b": trained / "two.dotted", "__base__": trained / "one"})
+    found = {}
+    for name in members.ids:
+        with members.policy(name) as policy:
+            found[name] = response_logprobs(policy, texts)
+    members.close()
+    plain = response_logprobs(base, texts)
+    np.testing.assert_array_equal(found["a.b"], found["__base__"])
+    assert np.abs(found["a.b"] - found["a_b"]).max() > 0.1
+    assert np.abs(found["__base__"] - plain).max() > 0.1
+    assert len(set(members.names_of(["a.b", "a_b", "__base__", None]))) == 4
+
+
 def test_members_need_complete_adapters(trained: Path, tmp_path: Path, language_model: LanguageModel) -> None:
     with pytest.raises(ValueError, match="adapters: expected at least one, got none"):
         Members(language_model, {})
