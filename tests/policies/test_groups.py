@@ -155,3 +155,24 @@ def test_the_head_reads_responses_only_and_is_left_as_it_was(language_model: Lan
     responses = sum(len(response) for row in ROWS for response in row["responses"])
     assert [tuple(shape[:-1]) for shape in written] == [(responses,), tuple(batch["input_ids"].shape)]
     assert not head._forward_pre_hooks
+
+
+def test_a_compiled_model_is_compiled_once(language_model: LanguageModel) -> None:
+    """For batches of one shape, whatever their responses."""
+    pad, compilations, after = language_model.tokenizer.pad_token_id, [], []
+
+    def counted(graph: Any, inputs: Any) -> Any:
+        compilations.append(graph)
+        return graph
+
+    compiled = torch.compile(language_model.model, backend=counted)
+    for first in (12, 5, 8):
+        ids = (np.random.default_rng(first).permutation(60) + 4).tolist()
+        row = {"prompt_ids": ids[:7], "responses": [ids[7 : 7 + first], ids[7 + first : 24]]}
+        batch = Packs(pad)([row])
+        with torch.inference_mode():
+            plain = trainer._pack_logprobs(language_model.model, batch, 0)
+            torch.testing.assert_close(trainer._pack_logprobs(compiled, batch, 0), plain, rtol=1e-4, atol=1e-4)
+        after.append(len(compilations))
+    torch._dynamo.reset()
+    assert 0 < after[0] == after[-1]
