@@ -9,6 +9,12 @@ TOLERANCE = 1e-6
 """How far from 1 a weight's sum may be, and how far below 0 an entry, before it is refused."""
 
 
+def nearest(weights: np.ndarray, weight: np.ndarray) -> int:
+    """Number of the weight out of (n, K), n at least 1, that is nearest to another in L1 distance; the last of several."""
+    away = np.abs(np.asarray(weights) - weight).sum(axis=1)
+    return int(np.flatnonzero(away <= away.min() + 1e-12)[-1])
+
+
 def check_weights(weights: np.ndarray, *, bases: int | None = None, name: str = "weights") -> np.ndarray:
     """Return weights as float64 rows that sum to 1 up to rounding, or say what is wrong with them.
 

@@ -1,8 +1,11 @@
 """What can be seen to be wrong before the first stage starts, so that no late stage fails for it."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+from palm.artifacts import ArtifactError
+from palm.lm.load import is_folder_name
 from palm.pipeline.config import Config
 from palm.pipeline.data_checks import check_data
 from palm.pipeline.data_stages import PLANTED, SCRATCH
@@ -13,7 +16,9 @@ from palm.pipeline.plan_stages import POOL
 from palm.pipeline.planning import check_plan
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
+from palm.policies.adapters import check_adapter, served_adapters
 from palm.policies.options import ONLINE
+from palm.portfolio import Portfolio
 from palm.rewards.functions import source_files
 
 
@@ -37,6 +42,8 @@ def check(config: Config) -> None:
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
     check_launch(config.train.launch)
+    if config.train.start is not None:
+        _check_start(config.train.start, Path(config.output))
     if config.train.objective in ONLINE and config.candidates.source == POOL:
         raise PipelineError(
             "train.objective: expected dpo-soft, dpo or gibbs with candidates.source pool, whose policies give the pool's "
@@ -51,6 +58,20 @@ def check(config: Config) -> None:
     check_models(config)
     if config.report.plots:
         check_plots()
+
+
+def _check_start(start: str, output: Path) -> None:
+    """See that the portfolio whose members training goes on from is whole and another run's; the Hub is not asked."""
+    if not is_folder_name(start) and not Path(start).is_dir():
+        return
+    folder = Path(start)
+    if folder.resolve().is_relative_to(output.resolve()):
+        raise PipelineError(f"train.start: expected another run's portfolio, got {start}, which is made anew in {output}")
+    try:
+        for adapter in served_adapters(folder, Portfolio.from_pretrained(folder).ids).values():
+            check_adapter(adapter)
+    except ArtifactError as error:
+        raise PipelineError(f"train.start: expected a trained portfolio, such as RUN/route/portfolio: {error}") from error
 
 
 def _check_choices(config: Config) -> None:

@@ -244,6 +244,8 @@ class TrainConfig:
         group: responses of a prompt that are compared with each other, or read, at a time (dpo-soft, gibbs).
         listwise: share of the loss that compares a group's responses all at once and not by pairs, 0 to 1 (dpo-soft).
         pairs_per_prompt: pairs of each prompt (dpo).
+        start: folder or Hub id of a trained portfolio, such as another run's route/portfolio: each member goes on from the adapter
+            there whose weight is nearest, for other steps or another objective, and no steps are shared. Null: from afresh.
         shared_steps: steps at the members' mean weight, taken once; each member goes on from there. 0: each begins afresh.
         match_kl: texts that each trained member writes to learn its own KL divergence, to be scaled down to the planned one where
             that exceeds it; 0: none. Takes no part where candidates are a pool.
@@ -261,6 +263,7 @@ class TrainConfig:
     group: int = 8
     listwise: float = 0.5
     pairs_per_prompt: int = 16
+    start: str | None = None
     shared_steps: int = 0
     match_kl: int = 0
     stop_within: float = 0.0

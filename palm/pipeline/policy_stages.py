@@ -1,22 +1,25 @@
 """What stage train trains: the adapters of the portfolio's members and of the single policies to compare with."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from palm.features.store import FeatureArray
+from palm.hub import locate
 from palm.pipeline.config import Config
 from palm.pipeline.data_stages import base_name, read_base, text_features
 from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor
-from palm.pipeline.runner import Context
+from palm.pipeline.runner import Context, PipelineError
+from palm.policies.adapters import served_adapters
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.objectives import Basis
 from palm.policies.options import ONLINE, TrainingOptions
 from palm.policies.train import Member, train_members
 from palm.portfolio import Portfolio
+from palm.simplex import nearest
 
 
 def training_options(config: Config) -> TrainingOptions:
@@ -69,13 +72,32 @@ def read_members(context: Context) -> list[Member]:
     return [Member(name, weight) for name, weight in read_policies(context).items()]
 
 
+def read_starts(context: Context, members: Sequence[Member]) -> dict[str, Path]:
+    """Of the trained portfolio `train.start`, for each member the adapter whose weight is nearest to its own.
+
+    Raises:
+        PipelineError: that portfolio has no members, or other basis rewards than the plan.
+    """
+    if context.config.train.start is None:
+        return {}
+    folder = locate(context.config.train.start)
+    trained, planned = Portfolio.from_pretrained(folder), read_plan(context)
+    if not len(trained) or trained.bases != planned.bases:
+        raise PipelineError(
+            f"train.start: expected members for the basis rewards {', '.join(planned.bases)}, got "
+            f"{len(trained)} for {', '.join(trained.bases)}"
+        )
+    adapters = list(served_adapters(folder, trained.ids).values())
+    return {member.id: adapters[nearest(trained.weights, member.weight)] for member in members}
+
+
 def train_in_process(
     context: Context,
     only: Collection[str] | None = None,
     *,
     members: Sequence[Member] | None = None,
     options: TrainingOptions | None = None,
-    start: Path | None = None,
+    starts: Mapping[str, Path] | None = None,
     reference: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train members one after the other, after what they share; returns their histories.
@@ -85,7 +107,7 @@ def train_in_process(
         only: ids of those to train now; all of them unless given.
         members: the plan's and the single policies to compare with, unless others are given.
         options: those of the configuration, unless others are given.
-        start: folder of the adapter that they go on from.
+        starts: adapters that members go on from, by id; those of `train.start` unless given.
         reference: where the reference's log-probabilities are kept, or found; in the context's folder unless given.
     """
     portfolio, members = read_plan(context), read_members(context) if members is None else members
@@ -117,5 +139,5 @@ def train_in_process(
         track=context.track,
         reload=lambda: read_base(context),
         only=only,
-        start=start,
+        starts=read_starts(context, members) if starts is None else starts,
     )

@@ -25,6 +25,7 @@ from palm.portfolio.confidence import confidence
 from palm.portfolio.on_prompts import OnPrompts, resampled_gaps
 from palm.rewards import RewardTensor
 from palm.seeds import derive_seed
+from palm.simplex import nearest
 
 RECORD = "round.json"
 _HELPS = 0.1  # of what was missing at the weight trained for; with less, training there again is not worth it
@@ -108,14 +109,6 @@ def parts_of(context: Context, kl: float) -> tuple[Part, Part]:
     return choosing, certifying
 
 
-def nearest(policies: list[Policy], weight: np.ndarray) -> Policy | None:
-    """The policy whose weight is nearest in L1 distance, the latest of several; None of none."""
-    if not policies:
-        return None
-    away = np.array([np.abs(policy.weight - weight).sum() for policy in policies])
-    return policies[int(np.flatnonzero(away <= away.min() + 1e-12)[-1])]
-
-
 def run_round(
     context: Context, number: int, planned: Portfolio, policies: list[Policy], starts: list[Policy], parts: tuple[Part, Part],
     weight: np.ndarray, reference: Path,
@@ -134,7 +127,8 @@ def run_round(
     """
     settings, folder, name = context.config.refine, context.folder, round_id(number)
     started = time.monotonic()
-    near, options = nearest(starts, weight), training_options(context.config)
+    near = starts[nearest(np.array([policy.weight for policy in starts]), weight)] if starts else None
+    options = training_options(context.config)
     if settings.steps:
         options = options.with_steps(settings.steps)
     training = replace(context, seed=derive_seed(context.config.seed, "train"))  # as the other members were
@@ -142,7 +136,7 @@ def run_round(
         training,
         members=[Member(name, weight)],
         options=options,
-        start=None if near is None else near.adapter,
+        starts={} if near is None else {name: near.adapter},
         reference=reference,
     )
     trained = time.monotonic()

@@ -20,6 +20,7 @@ from palm.pipeline.policy_card import policy_card
 from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context
+from palm.policies.adapters import served_adapters
 from palm.portfolio import Portfolio
 from palm.rewards.users import UserWeights
 from palm.routing import Router
@@ -80,8 +81,7 @@ def assemble(
     router = Router(portfolio, rule=rule, reward_model=read_main_model(context))
     router.save_pretrained(folder)
     base = "base" if context.config.base.model == SCRATCH else context.config.base.model
-    for name in portfolio.ids:
-        adapter = folder / "policies" / name
+    for name, adapter in served_adapters(folder, portfolio.ids).items():
         shutil.copytree(adapters[name], adapter, dirs_exist_ok=True)
         card = policy_card(
             portfolio, name, adapter, base=base, measured=measured[name], planned=planned.get(name), seed=context.seed

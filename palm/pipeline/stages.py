@@ -9,6 +9,7 @@ from palm.pipeline.data_stages import (
     outside_base,
     outside_data,
     outside_features,
+    outside_model,
     run_base,
     run_data,
     run_embed,
@@ -62,9 +63,16 @@ def _train_needs(config: Config) -> tuple[str, ...]:
 def _train_settings(config: Config) -> dict[str, Any]:
     settings = section(config.train)
     del settings["launch"]  # what runs the work does not change the result
+    if config.train.start is None:
+        del settings["start"]
     if config.train.objective in ONLINE:  # new texts are scored
         return {"train": settings, "features": _features_settings(config)}
     return settings
+
+
+def _outside_train(config: Config) -> dict[str, Any]:
+    start = {} if config.train.start is None else outside_model("train.start", config.train.start)
+    return {**start, **(outside_features(config) if config.train.objective in ONLINE else {})}
 
 
 def _score_needs(config: Config) -> tuple[str, ...]:
@@ -136,7 +144,7 @@ STAGES = (
         SUMMARIES["train"],
         needs=_train_needs,
         settings=_train_settings,
-        outside=lambda config: outside_features(config) if config.train.objective in ONLINE else {},
+        outside=_outside_train,
         run=run_train,
         parallel=True,
     ),

@@ -10,7 +10,7 @@ from palm.artifacts import digest_file, read_json
 from palm.data.schema import Text
 from palm.lm.load import load_language_model
 from palm.lm.writers import ServerWriter, VllmWriter, Writer, check_vllm
-from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter
+from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter, served_adapters
 from palm.policies.mixed import MixedWriter
 from palm.policies.write_texts import REFERENCE, plan_rows, write_texts
 from palm.portfolio import Portfolio
@@ -148,7 +148,7 @@ def served_members(portfolio: Path, model: str | None, *, server: bool) -> tuple
         ValueError: the portfolio does not have its base, and none is given.
     """
     found = Portfolio.from_pretrained(portfolio)
-    adapters = {name: portfolio / "policies" / name for name in found.ids}
+    adapters = served_adapters(portfolio, found.ids)
     if model is None and not server and (portfolio / "base").is_dir():
         model = str(portfolio / "base")
     model = model or found.base_model

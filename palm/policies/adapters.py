@@ -118,6 +118,11 @@ def load_into(model: Any, folder: Path) -> None:
         raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")
 
 
+def served_adapters(portfolio: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """Where the folder of a portfolio that is served has each member's adapter."""
+    return {name: portfolio / "policies" / name for name in ids}
+
+
 def check_adapter(folder: Path, *, base_model: str | None = None) -> None:
     """See that an adapter is complete and plain, and for the base model that it is to be used with.
 

@@ -6,7 +6,7 @@ every member goes on from.
 """
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def train_members(
     track: Track = silent,
     reload: Callable[[], LanguageModel] | None = None,
     only: Collection[str] | None = None,
-    start: Path | None = None,
+    starts: Mapping[str, Path] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Train a LoRA policy for every member that has no complete adapter yet.
 
@@ -79,8 +79,8 @@ def train_members(
         reload: loads the base model anew; called before every member but the first where the launcher splits the model over
             processes, since it cannot be put together again in place.
         only: ids of the members to train now; the others still count for the steps that all share. None of them: those steps alone.
-        start: folder of an adapter of the same LoRA settings that members go on from, instead of a fresh one; no steps are
-            shared then.
+        starts: by member's id, the folder of an adapter of the same LoRA settings that it goes on from, instead of a fresh one; it
+            takes part in no shared steps.
 
     Returns:
         for each member's id that was to be trained: steps, the training loss at every logged step, and what was seen where it was
@@ -88,11 +88,12 @@ def train_members(
 
     Raises:
         ValueError: an option is out of range, or there is nothing to learn from.
-        ArtifactError: `start` is no complete adapter, or one of another shape.
+        ArtifactError: one of `starts` is no complete adapter, or one of another shape.
     """
     options.check()
-    if start is not None:
-        check_adapter(start, base_model=base_model)
+    starts = dict(starts or {})
+    for each in set(starts.values()):
+        check_adapter(each, base_model=base_model)
     if options.match_kl and shards_models():
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     if options.objective in ONLINE:
@@ -117,14 +118,15 @@ def train_members(
         history: dict[str, Any] = read_json(log)
         return history
 
-    if start is None and options.shared_steps and any(not is_trained(folder / member.id) for member in members):
-        centre = Member(_SHARED_ID, np.mean([member.weight for member in members], axis=0))
-        start = folder / _SHARED
-        _forget_another(start, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
+    fresh = [member for member in members if member.id not in starts]
+    if options.shared_steps and any(not is_trained(folder / member.id) for member in fresh):
+        centre, shared = Member(_SHARED_ID, np.mean([member.weight for member in fresh], axis=0)), folder / _SHARED
+        _forget_another(shared, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         first = replace(options.with_steps(options.shared_steps), match_kl=0)
-        train(centre, start, replace(material, options=first, kept_back=None), None)
+        train(centre, shared, replace(material, options=first, kept_back=None), None)
+        starts |= {member.id: shared for member in fresh}
     wanted = [member for member in members if only is None or member.id in only]
-    return {member.id: train(member, folder / member.id, material, start) for member in wanted}
+    return {member.id: train(member, folder / member.id, material, starts.get(member.id)) for member in wanted}
 
 
 def _keep_back(material: Material) -> Material:

@@ -235,3 +235,34 @@ def test_a_reward_model_that_was_fitted_before(tiny_run: Any, base_folder: Path,
         changed = [*settings, f"rewards.fitted={tmp_path / 'other'}", f"rewards.method={method}"]
         with pytest.raises(PipelineError, match=message):
             Pipeline(STAGES, load_config(tiny_run.config, changed)).run(only="fit")
+
+
+def test_members_go_on_from_another_runs(tiny_run: Any, tmp_path: Path) -> None:
+    """Each from a copy of the adapter whose weight is nearest; what is there decides whether the stage is done."""
+    kept, first = tmp_path / "run", tmp_path / "first"
+    shutil.copytree(tiny_run.folder, kept)
+    shutil.copytree(tiny_run.folder / "route" / "portfolio", first)
+    trained = Portfolio.from_pretrained(first)
+    still = ["train.dpo.max_steps=1", "train.dpo.learning_rate=1e-30", "train.match_kl=0", "train.shared_steps=2"]
+    settings = [f"output={kept}", *still, f"train.start={first}"]
+    config = load_config(tiny_run.config, settings)
+    check(config)
+    assert "start" in Pipeline(STAGES, config).state("train").detail
+    Pipeline(STAGES, config).run(only="train")
+    plan = Portfolio.from_pretrained(kept / "plan")
+    for name, weight in zip(plan.ids, plan.weights, strict=True):
+        near = trained.ids[int(np.abs(trained.weights - weight).sum(axis=1).argmin())]
+        own, start = (folder / "adapter_model.safetensors" for folder in (kept / "train" / name, first / "policies" / near))
+        assert own.read_bytes() == start.read_bytes()
+    assert Pipeline(STAGES, config).state("train").state == "done"
+
+    (first / "README.md").write_text("another")
+    assert Pipeline(STAGES, config).state("train").detail == "train.start changed"
+    replace(trained, bases=tuple("ab")[: len(trained.bases)]).save_pretrained(first)
+    with pytest.raises(PipelineError, match=r"train\.start: expected members for the basis rewards .* got .* for a, b"):
+        Pipeline(STAGES, config).run(only="train")
+    (first / "policies" / trained.ids[0] / "adapter_model.safetensors").unlink()
+    with pytest.raises(PipelineError, match=r"train\.start: expected a trained portfolio, .*adapter_model.safetensors"):
+        check(config)
+    with pytest.raises(PipelineError, match=r"train\.start: expected another run's portfolio, got .*, which is made anew in"):
+        check(load_config(tiny_run.config, [f"train.start={tiny_run.folder / 'route' / 'portfolio'}", f"output={tiny_run.folder}"]))

@@ -37,7 +37,7 @@ class Task:
             "logging_steps": 1,
             **options.pop("dpo", {}),
         }
-        run = {name: options.pop(name) for name in ("seed", "kl", "track", "candidates", "start") if name in options}
+        run = {name: options.pop(name) for name in ("seed", "kl", "track", "candidates", "starts") if name in options}
         return train_members(
             model,
             [Member(name, np.array(weight)) for name, weight in weights.items()],

@@ -67,19 +67,26 @@ def test_members_go_on_from_an_adapter_that_is_given(task: Any, language_model: 
     task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 6})
     still = {"max_steps": 1, "learning_rate": 1e-30}
     start = tmp_path / "first" / "c"
-    told = task.train(language_model, tmp_path / "next", {"a": np.array([0.2, 0.8])}, start=start, shared_steps=3, dpo=still)
+    told = task.train(
+        language_model, tmp_path / "next", {"a": np.array([0.2, 0.8])}, starts={"a": start}, shared_steps=3, dpo=still
+    )
     assert bytes_of(tmp_path / "next" / "a") == bytes_of(start)
     assert not (tmp_path / "next" / ".writing--shared").exists()
+    both = {"a": np.array([0.2, 0.8]), "b": np.array([0.6, 0.4])}
+    task.train(language_model, tmp_path / "both", both, starts={"a": start}, shared_steps=3, dpo=still)
+    task.train(language_model, tmp_path / "alone", {"b": both["b"]}, shared_steps=3, dpo=still)
+    assert bytes_of(tmp_path / "both" / "a") == bytes_of(start)
+    assert bytes_of(tmp_path / "both" / "b") == bytes_of(tmp_path / "alone" / "b"), "only b shares steps, with itself"
     fresh = task.train(language_model, tmp_path / "fresh", {"a": np.array([0.2, 0.8])}, dpo=still)
     assert told["a"]["losses"][0]["loss"] != pytest.approx(fresh["a"]["losses"][0]["loss"], rel=1e-3)
 
 
 def test_an_adapter_of_another_base_or_none_is_no_start(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no such file"):
-        task.train(language_model, tmp_path, {"a": WEIGHT}, start=tmp_path / "none")
+        task.train(language_model, tmp_path, {"a": WEIGHT}, starts={"a": tmp_path / "none"})
     task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 1})
     config = tmp_path / "first" / "c" / "adapter_config.json"
     config.write_text(config.read_text().replace("tiny-base", "another"))
     with pytest.raises(ArtifactError, match="base_model_name_or_path: expected 'tiny-base'"):
-        task.train(language_model, tmp_path, {"a": WEIGHT}, start=tmp_path / "first" / "c")
+        task.train(language_model, tmp_path, {"a": WEIGHT}, starts={"a": tmp_path / "first" / "c"})
     assert not (tmp_path / "a").exists()
