@@ -19,6 +19,7 @@ Test weights: where the portfolio's certificate is worst, the users' mean, and u
     gain                 utility over the reference's, KL cost included, mean over the test weights
     share_of_gain        of what the optimum on the candidates would gain; worst_share: at the worst test weight
     less_than_portfolio  how much less than the portfolio's, paired over prompts; below 0 where the baseline is better
+    epsilon, captured_gain  of a few policies for everyone: gap and captured gain at the worst of all weights, tested or not
 
 Intervals are 95 % over prompts. RUN/evaluation/baselines keeps the adapters: a second call trains only what is missing. Prints a
 table and one JSON line.

@@ -138,36 +138,37 @@ def measured_portfolio(planned: Portfolio, policies: Sequence[Measured], oracle:
     return replace(measured, certificate=certify(measured, oracle))
 
 
-def gap_interval(
-    planned: Portfolio, policies: Sequence[Measured], tensor: RewardTensor, *, kl: float, draws: int = 200, seed: int = 0
-) -> dict[str, Estimate]:
-    """Bootstrap intervals (95 %) of a measured portfolio's worst gaps over prompts.
+def on_prompts(tensor: RewardTensor, policies: Sequence[Measured], kl: float) -> OnPrompts:
+    """Candidates and measured policies, prompt by prompt.
+
+    Args:
+        tensor: candidates of the held-out prompts.
+        policies: on the same prompts.
+        kl: coefficient of the KL cost.
+    """
+    prompts, bases = len(tensor.rewards), tensor.rewards.shape[2]
+    value = np.array([policy.value for policy in policies]).reshape(-1, prompts, bases)
+    cost = np.array([kl * policy.kl for policy in policies]).reshape(-1, prompts)
+    return OnPrompts(tensor.rewards, tensor.mask, kl, value, cost)
+
+
+def gap_interval(prompts: OnPrompts, *, draws: int = 200, seed: int = 0) -> dict[str, Estimate]:
+    """Bootstrap intervals (95 %) of measured policies' worst gaps over prompts.
 
     Prompts are resampled; the optimum, the reference and every policy on them go together, and each draw is certified over
     the whole simplex. Resampling moves a worst case over weights upwards, which the intervals allow for (`resampled_interval`).
 
     Args:
-        planned: the portfolio's weights and ids.
-        policies: of its members, on the tensor's prompts.
-        tensor: candidates of the held-out prompts.
-        kl: coefficient of the KL cost.
+        prompts: candidates and policies; the reference is served beside them.
         draws: bootstrap samples.
         seed: of the draws.
 
     Returns:
         epsilon, delta and captured_gain.
-
-    Raises:
-        ValueError: another number of policies than members.
     """
-    if len(policies) != len(planned):
-        raise ValueError(f"policies: expected {len(planned)}, one per member, got {len(policies)}")
-    prompts, bases = len(tensor.rewards), tensor.rewards.shape[2]
-    value = np.array([policy.value for policy in policies]).reshape(-1, prompts, bases)
-    cost = np.array([kl * policy.kl for policy in policies]).reshape(-1, prompts)
-    centre, samples = resampled_gaps(OnPrompts(tensor.rewards, tensor.mask, kl, value, cost), draws=draws, seed=seed)
+    centre, samples = resampled_gaps(prompts, draws=draws, seed=seed)
     ends = {"epsilon": (0.0, np.inf), "delta": (0.0, np.inf), "captured_gain": (0.0, 1.0)}
     return {
-        name: resampled_interval(getattr(centre, name), samples[:, place], prompts, least=least, most=most)
+        name: resampled_interval(getattr(centre, name), samples[:, place], len(prompts.rewards), least=least, most=most)
         for place, (name, (least, most)) in enumerate(ends.items())
     }

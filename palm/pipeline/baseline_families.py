@@ -22,11 +22,11 @@ import numpy as np
 
 from palm.data.schema import Text
 from palm.evaluation.best_of import best_of, choose_n
-from palm.evaluation.measure import Measured
+from palm.evaluation.measure import Measured, on_prompts
 from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.pipeline.data_stages import base_name
-from palm.pipeline.finished import FinishedRun, on_prompts
+from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for, read_candidates, read_tensor
 from palm.pipeline.policy_stages import basis_of, training_options
 from palm.pipeline.policy_texts import ScoredTexts, score_responses, score_samples
@@ -58,14 +58,34 @@ class Setting:
     weights: np.ndarray
 
 
-Made = tuple[str, list[Measured], int, str]
-"""Name, what was measured for each test weight, number of trained adapters, and what serving costs."""
+@dataclass(frozen=True)
+class Made:
+    """One baseline, measured.
+
+    Attributes:
+        name: for the table.
+        adapters: how many were trained.
+        serving: what it costs.
+        measured: what each of the T test weights gets.
+        policies: those that everyone is given the best of, whatever the weight; None where each weight has a policy of its own.
+    """
+
+    name: str
+    adapters: int
+    serving: str
+    measured: list[Measured]
+    policies: list[Measured] | None = None
+
+
+def best_of_few(setting: Setting, name: str, policies: list[Measured], serving: str = "1 adapter") -> Made:
+    """A few trained policies, each weight given the best of them."""
+    return Made(name, len(policies), serving, best_at(setting, policies), policies)
 
 
 def best_at(setting: Setting, policies: Sequence[Measured]) -> list[Measured]:
     """At each test weight the best of some policies, or the reference, by their means over prompts."""
     run = setting.run
-    prompts = on_prompts(run.tensor, list(policies), run.portfolio.kl)
+    prompts = on_prompts(run.tensor, policies, run.portfolio.kl)
     everything = [*policies, Measured(prompts.reference, np.zeros(len(prompts.reference)))]
     means = np.array([policy.value.mean(axis=0) - run.portfolio.kl * policy.kl.mean() for policy in everything])
     return [everything[int(place)] for place in (setting.weights @ means.T).argmax(axis=1)]
@@ -74,8 +94,8 @@ def best_at(setting: Setting, policies: Sequence[Measured]) -> list[Measured]:
 def _singles(setting: Setting, most: int) -> list[Made]:
     """Each policy that the run trained, for everyone: the members and the single policies."""
     names = sorted(path.name.removeprefix("values-").removesuffix(".safetensors") for path in _values(setting.run))
-    alone = {name: best_at(setting, [setting.run.measured(name)]) for name in names if name not in setting.run.portfolio.ids}
-    return [(name, found, 1, "merged") for name, found in alone.items()]
+    alone = [name for name in names if name not in setting.run.portfolio.ids]
+    return [best_of_few(setting, name, [setting.run.measured(name)], "merged") for name in alone]
 
 
 def _values(run: FinishedRun) -> list[Path]:
@@ -86,17 +106,17 @@ def _best_of_n(setting: Setting, most: int) -> list[Made]:
     run = setting.run
     n = choose_n(read_tensor(run.folder / "score", "plan"), setting.weights, run.portfolio.kl, most=most)
     n = min(n, int(run.tensor.mask.sum(axis=1).min()))
-    return [(f"best of {n}", [best_of(run.tensor, weight, n) for weight in setting.weights], 0, f"{n} responses")]
+    return [Made(f"best of {n}", 0, f"{n} responses", [best_of(run.tensor, weight, n) for weight in setting.weights])]
 
 
 def _basis(setting: Setting, most: int) -> list[Made]:
-    adapters = _basis_adapters(setting)
-    return [("basis members", best_at(setting, _measure_adapters(setting, adapters)), len(adapters), "1 adapter")]
+    return [best_of_few(setting, "basis members", _measure_adapters(setting, _basis_adapters(setting)))]
 
 
 def _soup(setting: Setting, most: int) -> list[Made]:
     adapters = _basis_adapters(setting)
-    return [("rewarded soup", _measure_soups(setting, "soup", adapters, setting.weights), len(adapters), "1 adapter a user")]
+    found = _measure_soups(setting, "soup", adapters, setting.weights)
+    return [Made("rewarded soup", len(adapters), "1 adapter a user", found)]
 
 
 def _member_soup(setting: Setting, most: int) -> list[Made]:
@@ -104,7 +124,8 @@ def _member_soup(setting: Setting, most: int) -> list[Made]:
     adapters = {name: run.folder / "train" / name for name in run.portfolio.ids}
     spread = read_tensor(run.folder / "score", "plan").spread()
     shares = np.array([nearest_mixture(run.portfolio.weights, weight, spread) for weight in setting.weights])
-    return [("soup of members", _measure_soups(setting, "member-soup", adapters, shares), len(adapters), "1 adapter a user")]
+    found = _measure_soups(setting, "member-soup", adapters, shares)
+    return [Made("soup of members", len(adapters), "1 adapter a user", found)]
 
 
 def _measure_soups(setting: Setting, kind: str, adapters: dict[str, Path], shares: np.ndarray) -> list[Measured]:
@@ -139,7 +160,7 @@ def _mod(setting: Setting, most: int) -> list[Made]:
             found.append(ScoredTexts(texts, basis, kl, ratio).measured())
     finally:
         members.close()
-    return [("decoding (MOD)", found, len(adapters), f"{len(adapters)} passes a token")]
+    return [Made("decoding (MOD)", len(adapters), f"{len(adapters)} passes a token", found)]
 
 
 def _planned(method: str) -> Callable[[Setting, int], list[Made]]:
@@ -148,7 +169,7 @@ def _planned(method: str) -> Callable[[Setting, int], list[Made]]:
         oracle = oracle_for(read_tensor(run.folder / "score", "plan"), run.portfolio.kl)
         chosen = plan_portfolio(oracle, size=len(run.portfolio), method=method, seed=setting.context.seed)
         adapters = _train(setting, {f"{method}-{number}": weight for number, weight in enumerate(chosen.weights)})
-        return [(f"{method} weights", best_at(setting, _measure_adapters(setting, adapters)), len(adapters), "1 adapter")]
+        return [best_of_few(setting, f"{method} weights", _measure_adapters(setting, adapters))]
 
     return make
 

@@ -1,7 +1,8 @@
 """A run's portfolio beside what else could be done with the same candidates, prompts and trained adapters.
 
 The portfolio gives each test weight the member that is best for it by what was measured; `palm.pipeline.baseline_families` has
-the others.
+the others. Of a few policies that serve everyone, the portfolio among them, the worst gap over the whole simplex is exact on the
+held-out prompts; a policy for every weight has no such certificate.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ import numpy as np
 
 from palm.artifacts import digest
 from palm.evaluation.intervals import bootstrap_mean
-from palm.evaluation.measure import Measured
-from palm.pipeline.baseline_families import MAKERS, Setting, best_at
+from palm.evaluation.measure import gap_interval, on_prompts
+from palm.pipeline.baseline_families import MAKERS, Made, Setting, best_of_few
 from palm.pipeline.config import as_record
 from palm.pipeline.data_stages import read_base
-from palm.pipeline.finished import FinishedRun, on_prompts
+from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import POOL, oracle_for
 from palm.pipeline.runner import PipelineError
 from palm.progress import Track, silent
@@ -39,7 +40,8 @@ def compare_baselines(
 
     Returns:
         for every family: trained adapters, what serving costs, utility as a share of what could be gained (mean and worst over the
-        test weights), and how much less than the portfolio it gains, with an interval over prompts.
+        test weights), how much less than the portfolio it gains, and for few policies the measured gap and captured gain at the
+        worst of all weights, with intervals over prompts.
 
     Raises:
         PipelineError: the run's candidates are a pool, so that nothing was sampled, or it has no policies.
@@ -55,15 +57,12 @@ def compare_baselines(
         raise PipelineError(f"{run.folder}: expected a run with trained policies and sampled candidates, got one without")
     context = run.context(run.folder / "evaluation" / "baselines" / _made_with(run), track=track)
     setting = Setting(run, context, read_base(context), weights_to_test(run, weights, seed))
-    kl, served = run.portfolio.kl, best_at(setting, [run.measured(name) for name in run.portfolio.ids])
-    rows = [_row(setting, "portfolio", served, served, len(run.portfolio), "1 adapter")]
-    for family in dict.fromkeys(families):
-        for name, measured, adapters, cost in MAKERS[family](setting, most):
-            rows.append(_row(setting, name, measured, served, adapters, cost))
+    portfolio = best_of_few(setting, "portfolio", [run.measured(name) for name in run.portfolio.ids])
+    found = [portfolio, *(made for family in dict.fromkeys(families) for made in MAKERS[family](setting, most))]
     return {
-        "rows": rows,
+        "rows": [_row(setting, made, portfolio) for made in found],
         "weights": setting.weights.tolist(),
-        "optimum": oracle_for(run.tensor, kl).optimum(setting.weights).tolist(),
+        "optimum": oracle_for(run.tensor, run.portfolio.kl).optimum(setting.weights).tolist(),
         "reference": (setting.weights @ run.portfolio.reference).tolist(),
         "prompts": len(run.tensor.rewards),
     }
@@ -85,23 +84,27 @@ def weights_to_test(run: FinishedRun, count: int, seed: int) -> np.ndarray:
     return np.array(chosen[:count])
 
 
-def _row(
-    setting: Setting, name: str, measured: Sequence[Measured], served: Sequence[Measured], adapters: int, cost: str
-) -> dict[str, Any]:
-    run, kl = setting.run, setting.run.portfolio.kl
-    prompts = on_prompts(run.tensor, [], kl)
+def _row(setting: Setting, made: Made, portfolio: Made) -> dict[str, Any]:
+    run, kl, seed = setting.run, setting.run.portfolio.kl, setting.context.seed
+    prompts = on_prompts(run.tensor, made.policies or [], kl)
     best, base = prompts.optimum(setting.weights).mean(axis=0), setting.weights @ prompts.reference.mean(axis=0)
-    own = np.array([policy.value @ w - kl * policy.kl for policy, w in zip(measured, setting.weights, strict=True)])  # (T, P)
-    portfolio = np.array([policy.value @ w - kl * policy.kl for policy, w in zip(served, setting.weights, strict=True)])
+    own, served = (
+        np.array([policy.value @ w - kl * policy.kl for policy, w in zip(each.measured, setting.weights, strict=True)])  # (T, P)
+        for each in (made, portfolio)
+    )
     gain = own.mean(axis=1) - base
     share = gain / np.maximum(best - base, 1e-12)
-    return {
-        "baseline": name,
-        "adapters": adapters,
-        "serving": cost,
-        "gain": bootstrap_mean((own - setting.weights @ prompts.reference.T).mean(axis=0), seed=setting.context.seed).record(),
+    row = {
+        "baseline": made.name,
+        "adapters": made.adapters,
+        "serving": made.serving,
+        "gain": bootstrap_mean((own - setting.weights @ prompts.reference.T).mean(axis=0), seed=seed).record(),
         "share_of_gain": round(float(gain.sum() / max(float((best - base).sum()), 1e-12)), 4),
         "worst_share": round(float(share.min()), 4),
-        "less_than_portfolio": bootstrap_mean((portfolio - own).mean(axis=0), seed=setting.context.seed).record(),
-        "kl": round(float(np.mean([policy.kl.mean() for policy in measured])), 4),
+        "less_than_portfolio": bootstrap_mean((served - own).mean(axis=0), seed=seed).record(),
+        "kl": round(float(np.mean([policy.kl.mean() for policy in made.measured])), 4),
     }
+    if made.policies is None:
+        return row
+    gaps = gap_interval(prompts, draws=run.config.measure.draws, seed=seed)
+    return row | {name: gaps[name].record() for name in ("epsilon", "captured_gain")}

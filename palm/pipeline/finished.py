@@ -10,7 +10,7 @@ import numpy as np
 from palm.artifacts import ArtifactError, Manifest, read_json, read_manifest
 from palm.data.candidates import Candidates
 from palm.data.schema import Text
-from palm.evaluation.measure import Measured
+from palm.evaluation.measure import Measured, on_prompts
 from palm.pipeline.config import Config
 from palm.pipeline.measure_stages import read_measured
 from palm.pipeline.plan_stages import read_candidates, read_tensor
@@ -109,11 +109,3 @@ class FinishedRun:
         """What the stages' functions take, with `work` as the place to write."""
         inputs = {name: self.folder / name for name in SUMMARIES}
         return Context(self.config, work, inputs, derive_seed(self.config.seed, "evaluate"), track)
-
-
-def on_prompts(tensor: RewardTensor, policies: list[Measured], kl: float) -> OnPrompts:
-    """Candidates and measured policies, prompt by prompt."""
-    prompts, bases = len(tensor.rewards), tensor.rewards.shape[2]
-    value = np.array([policy.value for policy in policies]).reshape(-1, prompts, bases)
-    cost = np.array([kl * policy.kl for policy in policies]).reshape(-1, prompts)
-    return OnPrompts(tensor.rewards, tensor.mask, kl, value, cost)

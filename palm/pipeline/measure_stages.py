@@ -11,7 +11,7 @@ from palm.data.candidates import Candidates
 from palm.data.planted import basis_rewards
 from palm.data.schema import Text, plain_text
 from palm.evaluation import accuracy, compare, coverage, diversity
-from palm.evaluation.measure import Measured, from_pool, gap_interval, measured_portfolio
+from palm.evaluation.measure import Measured, from_pool, gap_interval, measured_portfolio, on_prompts
 from palm.features.pairs import PairFeatures
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
@@ -44,7 +44,7 @@ def run_measure(context: Context) -> None:
     policies = [measured[name] for name in planned.ids]
     portfolio = measured_portfolio(planned, policies, oracle)
     portfolio.save_pretrained(context.folder)
-    gap = gap_interval(planned, policies, tensor, kl=planned.kl, draws=context.config.measure.draws, seed=context.seed)
+    gap = gap_interval(on_prompts(tensor, policies, planned.kl), draws=context.config.measure.draws, seed=context.seed)
     users = _user_weights(context)
     everyone = np.vstack([posterior.mean for posterior in users.values() if len(posterior)])
     written = {name: [plain_text(response) for responses in texts[name] for response in responses] for name in planned.ids}

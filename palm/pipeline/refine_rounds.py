@@ -11,9 +11,8 @@ from palm.arrays import write_arrays
 from palm.artifacts import read_json, write_json
 from palm.data.candidates import split_prompts
 from palm.evaluation.intervals import Estimate
-from palm.evaluation.measure import Measured
+from palm.evaluation.measure import Measured, on_prompts
 from palm.pipeline.config import RefineConfig
-from palm.pipeline.finished import on_prompts
 from palm.pipeline.measure_stages import measure_policies, read_measured
 from palm.pipeline.plan_stages import oracle_for, read_tensor
 from palm.pipeline.policy_stages import train_in_process, training_options

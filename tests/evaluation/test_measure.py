@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio
+from palm.evaluation.measure import Measured, from_pool, from_samples, gap_interval, measured_portfolio, on_prompts
 from palm.portfolio import GibbsOracle, certify
 from palm.rewards import RewardTensor
 
@@ -115,7 +115,7 @@ def test_the_gaps_interval_holds_the_gap_and_narrows_with_prompts(planned):
         many = RewardTensor(rng.beta(0.5, 0.8, size=(prompts, 8, 3)), np.ones((prompts, 8), dtype=bool))
         oracle = GibbsOracle(many.rewards, planned.kl)
         trained = [from_pool(many, np.log(oracle.policy_probabilities(weight))) for weight in planned.weights]
-        found = gap_interval(planned, trained, many, kl=planned.kl, draws=40)
+        found = gap_interval(on_prompts(many, trained, planned.kl), draws=40)
         exact = measured_portfolio(planned, trained, oracle).certificate
         for name in ("epsilon", "delta", "captured_gain"):
             assert found[name].mean == pytest.approx(getattr(exact, name))
@@ -131,7 +131,7 @@ def test_no_policies_can_be_measured_too(planned, tensor):
     empty = replace(planned, weights=np.zeros((0, 3)), value=np.zeros((0, 3)), cost=np.zeros(0), ids=(), certificate=None)
     oracle = GibbsOracle(tensor.rewards, planned.kl, mask=tensor.mask)
     assert measured_portfolio(empty, [], oracle).certificate.captured_gain == 0
-    assert gap_interval(empty, [], tensor, kl=planned.kl, draws=3)["captured_gain"].high == 0
+    assert gap_interval(on_prompts(tensor, [], planned.kl), draws=3)["captured_gain"].high == 0
 
 
 def test_utilities_have_intervals_over_prompts(policies):

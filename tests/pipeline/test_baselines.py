@@ -55,7 +55,14 @@ def test_numbers_are_utilities(run: FinishedRun, found: dict[str, Any]) -> None:
     n = int(next(row["baseline"] for row in found["rows"] if row["baseline"].startswith("best of")).split()[-1])
     utility = [best_of(run.tensor, weight, n).utility(weight, run.portfolio.kl).mean for weight in weights]
     assert rows["best"]["gain"]["mean"] == pytest.approx((np.array(utility) - base).mean(), abs=1e-9)
+    exact = run.portfolio.certificate
+    assert rows["portfolio"]["epsilon"]["mean"] == pytest.approx(exact.epsilon, abs=1e-9)
+    assert rows["portfolio"]["captured_gain"]["mean"] == pytest.approx(exact.captured_gain, abs=1e-9)
+    members = rows["basis members"]
+    assert members["captured_gain"]["mean"] <= members["worst_share"] + 1e-4, "no test weight is worse than the worst of all"
+    assert members["epsilon"]["low"] <= members["epsilon"]["mean"] <= members["epsilon"]["high"]
     for row in found["rows"]:
+        assert ("epsilon" in row) == (row["serving"] in ("1 adapter", "merged")), "a policy for every weight has no certificate"
         less = rows["portfolio"]["gain"]["mean"] - row["gain"]["mean"]
         assert row["less_than_portfolio"]["mean"] == pytest.approx(less, abs=1e-9)
         assert row["share_of_gain"] == pytest.approx(row["gain"]["mean"] / (np.array(found["optimum"]) - base).mean(), abs=1e-4)
