@@ -12,7 +12,7 @@ All are measured on the run's held-out prompts, with as many responses and the s
     soup        rewarded soups: the K changes of the base mixed by each user's weight, exactly; an adapter for every user
     member-soup the portfolio's members mixed likewise, in the shares that come nearest to the user's weight
     mod         multi-objective decoding: the K policies' log-probabilities mixed by each user's weight; K passes for every token
-    uniform, random   as many policies as the portfolio has, at weights of a grid or at random
+    uniform, random   as many policies as the portfolio has, at weights spread evenly or drawn at random, with no plan
 
 Test weights: where the portfolio's certificate is worst, the users' mean, and users' own.
 

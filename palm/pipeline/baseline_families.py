@@ -7,7 +7,8 @@ All for test weights w, on the run's held-out prompts, with as many responses as
 * soup: their changes of the base mixed by w (`palm.policies.soups`); mod: their log-probabilities mixed by w
   (`palm.policies.decoding`);
 * member-soup: the portfolio's members mixed likewise, in the shares that come nearest to w;
-* uniform, random: as many policies as the portfolio has, at weights of a grid and at random, trained as the members were;
+* uniform, random: as many policies as the portfolio has, trained as the members were, at weights that nothing was planned for:
+  evenly spread over the simplex, or drawn from it at random;
 * best-of-n: the reference's candidates, the best of n by w; n is chosen on the planning prompts.
 
 Soups and mixtures make a policy for every user: a soup serves an adapter per user, a mixture takes K passes a token; best-of-n
@@ -27,7 +28,7 @@ from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.pipeline.data_stages import base_name
 from palm.pipeline.finished import FinishedRun
-from palm.pipeline.plan_stages import oracle_for, read_candidates, read_tensor
+from palm.pipeline.plan_stages import read_candidates, read_tensor
 from palm.pipeline.policy_stages import basis_of, training_options
 from palm.pipeline.policy_texts import ScoredTexts, score_responses, score_samples
 from palm.pipeline.runner import Context
@@ -37,8 +38,11 @@ from palm.policies.decoding import sample_mixture
 from palm.policies.options import ONLINE
 from palm.policies.soups import nearest_mixture, write_soup
 from palm.policies.train import Member, train_members
-from palm.portfolio import plan_portfolio
+from palm.portfolio.grid import grid_of_size
 from palm.seeds import derive_seed
+from palm.simplex import sample_simplex
+
+_GRID = 5000  # weights that are split into cells
 
 
 @dataclass(frozen=True)
@@ -163,15 +167,29 @@ def _mod(setting: Setting, most: int) -> list[Made]:
     return [Made("decoding (MOD)", len(adapters), f"{len(adapters)} passes a token", found)]
 
 
-def _planned(method: str) -> Callable[[Setting, int], list[Made]]:
-    def make(setting: Setting, most: int) -> list[Made]:
-        run = setting.run
-        oracle = oracle_for(read_tensor(run.folder / "score", "plan"), run.portfolio.kl)
-        chosen = plan_portfolio(oracle, size=len(run.portfolio), method=method, seed=setting.context.seed)
-        adapters = _train(setting, {f"{method}-{number}": weight for number, weight in enumerate(chosen.weights)})
-        return [best_of_few(setting, f"{method} weights", _measure_adapters(setting, adapters))]
+def spread_weights(bases: int, count: int, *, seed: int) -> np.ndarray:
+    """(count, K) weights spread evenly over the simplex: the middles of as many cells, by k-means on a fine grid."""
+    from scipy.cluster.vq import kmeans2
 
-    return make
+    grid = grid_of_size(bases, _GRID)
+    starts = grid[np.random.default_rng(seed).choice(len(grid), size=min(count, len(grid)), replace=False)]
+    return np.asarray(kmeans2(grid, starts, iter=100, minit="matrix")[0])
+
+
+def _uniform(setting: Setting, most: int) -> list[Made]:
+    count, bases = setting.run.portfolio.weights.shape
+    return _unplanned(setting, "uniform weights", "spread", spread_weights(bases, count, seed=setting.context.seed))
+
+
+def _random(setting: Setting, most: int) -> list[Made]:
+    count, bases = setting.run.portfolio.weights.shape
+    rng = np.random.default_rng(derive_seed(setting.context.seed, "random weights"))
+    return _unplanned(setting, "random weights", "drawn", sample_simplex(count, bases, rng))
+
+
+def _unplanned(setting: Setting, name: str, prefix: str, weights: np.ndarray) -> list[Made]:
+    adapters = _train(setting, {f"{prefix}-{number}": weight for number, weight in enumerate(weights)})
+    return [best_of_few(setting, name, _measure_adapters(setting, adapters))]
 
 
 def _basis_adapters(setting: Setting) -> dict[str, Path]:
@@ -244,6 +262,6 @@ MAKERS: dict[str, Callable[[Setting, int], list[Made]]] = {
     "soup": _soup,
     "member-soup": _member_soup,
     "mod": _mod,
-    "uniform": _planned("uniform"),
-    "random": _planned("random"),
+    "uniform": _uniform,
+    "random": _random,
 }

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from palm.artifacts import read_json
 from palm.evaluation.best_of import best_of
+from palm.pipeline.baseline_families import spread_weights
 from palm.pipeline.baselines import compare_baselines
 from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for
 from palm.pipeline.runner import PipelineError
 from palm.policies.adapters import check_adapter
+from palm.simplex import sample_simplex
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_baselines.py"
 
@@ -80,6 +83,33 @@ def test_adapters_are_kept_and_not_trained_again(run: FinishedRun, found: dict[s
     assert stamps == [(adapters / name / "adapter_model.safetensors").stat().st_mtime_ns for name in made]
     expected = next(row for row in found["rows"] if row["baseline"] == "basis members")
     assert again["rows"][1] == expected
+
+
+def test_weights_that_nothing_was_planned_for(run: FinishedRun) -> None:
+    found = compare_baselines(run, weights=3, families=["uniform", "random"])
+    assert [row["baseline"] for row in found["rows"]] == ["portfolio", "uniform weights", "random weights"]
+    (adapters,) = (run.folder / "evaluation" / "baselines").glob("*/adapters")
+    trained = {path.name.removesuffix(".log.json"): np.array(read_json(path)["weight"]) for path in adapters.glob("*-*.log.json")}
+    for prefix, row in zip(("spread", "drawn"), found["rows"][1:], strict=True):
+        own = [weight for name, weight in trained.items() if name.startswith(prefix)]
+        assert len(own) == row["adapters"] == len(run.portfolio)
+        np.testing.assert_allclose(np.sum(own, axis=1), 1)
+        assert row["epsilon"]["mean"] >= 0
+
+
+@pytest.mark.parametrize(("bases", "count"), [(1, 1), (2, 3), (3, 4), (4, 6), (3, 40)])
+def test_spread_weights_leave_no_weight_far_away(bases: int, count: int) -> None:
+    spread = spread_weights(bases, count, seed=0)
+    assert spread.shape == (count, bases)
+    assert (spread >= 0).all()
+    np.testing.assert_allclose(spread.sum(axis=1), 1)
+    rng = np.random.default_rng(1)
+    everyone = sample_simplex(2000, bases, rng)
+
+    def farthest(weights: np.ndarray) -> float:
+        return float(np.linalg.norm(everyone[:, None] - weights, axis=2).min(axis=1).max())
+
+    assert farthest(spread) <= np.median([farthest(sample_simplex(count, bases, rng)) for _ in range(21)]) + 1e-12
 
 
 def test_the_script_prints_a_table_and_a_record(run: FinishedRun) -> None:
