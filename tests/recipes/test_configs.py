@@ -1,6 +1,7 @@
 """recipes/configs: every YAML loads, passes the pipeline's checks, and opens with the command that launches it."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,8 @@ def test_run_loads_and_passes_every_check(path: Path) -> None:
     assert check(load_config(path)) is None
     for words in _commands(path):
         settings = [word for word in words[words.index(_name(path)) + 1 :] if "=" in word and not word.startswith("-")]
-        check(load_config(path, settings))
+        config = load_config(path, settings)
+        check(replace(config, train=replace(config.train, start=None)))  # the run that it goes on from is not made here
 
 
 @pytest.mark.parametrize("path", REWARDS, ids=_name)
