@@ -54,9 +54,10 @@ def test_old_objects_stay_aside_until_the_end_and_not_longer() -> None:
         with old_objects_aside():
             aside = gc.get_freeze_count()
             assert aside > 0
+            fresh = [[number] for number in range(10_000)]  # these would be counted if they were put aside, too
             with old_objects_aside():  # training within training
-                assert gc.get_freeze_count() == aside
-            assert gc.get_freeze_count() == aside
+                assert 0.9 * aside < gc.get_freeze_count() < aside + len(fresh) / 2  # a few of the old ones may be gone by now
+            assert 0.9 * aside < gc.get_freeze_count() < aside + len(fresh) / 2
             raise RuntimeError("training failed")
 
     assert gc.get_freeze_count() == 0
