@@ -14,6 +14,8 @@ All are measured on the run's held-out prompts, with as many responses and the s
     mod         multi-objective decoding: the K policies' log-probabilities mixed by each user's weight; K passes for every token
     uniform, random   as many policies as the portfolio has, at weights spread evenly or drawn at random, with no plan
 
+What is trained begins where the run's members did: with `train.start`, each from the nearest of that portfolio's adapters.
+
 Test weights: where the portfolio's certificate is worst, the users' mean, and users' own.
 
     gain                 utility over the reference's, KL cost included, mean over the test weights

@@ -16,7 +16,7 @@ trains nothing and writes n responses.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +28,14 @@ from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.pipeline.data_stages import base_name
 from palm.pipeline.finished import FinishedRun
-from palm.pipeline.plan_stages import read_candidates, read_tensor
-from palm.pipeline.policy_stages import basis_of, training_options
+from palm.pipeline.plan_stages import read_tensor
+from palm.pipeline.policy_stages import train_in_process
 from palm.pipeline.policy_texts import ScoredTexts, score_responses, score_samples
 from palm.pipeline.runner import Context
 from palm.policies.adapters import Members
-from palm.policies.candidates import tokenise_candidates
 from palm.policies.decoding import sample_mixture
-from palm.policies.options import ONLINE
 from palm.policies.soups import nearest_mixture, write_soup
-from palm.policies.train import Member, train_members
+from palm.policies.train import Member
 from palm.portfolio.grid import grid_of_size
 from palm.seeds import derive_seed
 from palm.simplex import sample_simplex
@@ -204,27 +202,11 @@ def _basis_adapters(setting: Setting) -> dict[str, Path]:
 
 
 def _train(setting: Setting, weights: dict[str, np.ndarray]) -> dict[str, Path]:
-    """Adapters for some weights, trained as the run's members were; what is there is not trained again."""
-    run, context = setting.run, setting.context
-    folder, options = context.folder / "adapters", training_options(run.config)
+    """Adapters for some weights, trained as the run's members were, from where they began; what is there is not trained again."""
+    folder, seed = setting.context.folder / "adapters", derive_seed(setting.run.config.seed, "train")
     if weights:
-        candidates = read_candidates(run.folder / "sample", "plan")
-        tokenised = tokenise_candidates(
-            setting.base, candidates.prompts, candidates.responses, folder / ".writing-reference", max_length=options.max_length
-        )
-        train_members(
-            setting.base,
-            [Member(name, weight) for name, weight in weights.items()],
-            tokenised,
-            read_tensor(run.folder / "score", "plan"),
-            folder,
-            kl=run.portfolio.kl,
-            base_model=base_name(run.folder / "base"),
-            options=options,
-            seed=derive_seed(run.config.seed, "train"),
-            basis=basis_of(context) if options.objective in ONLINE else None,
-            track=context.track,
-        )
+        members = [Member(name, weight) for name, weight in weights.items()]
+        train_in_process(replace(setting.context, folder=folder, seed=seed), members=members)
     return {name: folder / name for name in weights}
 
 

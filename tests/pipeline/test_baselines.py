@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from trained import bytes_of
 
 from palm.artifacts import read_json
 from palm.evaluation.best_of import best_of
@@ -18,7 +20,7 @@ from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for
 from palm.pipeline.runner import PipelineError
 from palm.policies.adapters import check_adapter
-from palm.simplex import sample_simplex
+from palm.simplex import nearest, sample_simplex
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_baselines.py"
 
@@ -97,6 +99,19 @@ def test_weights_that_nothing_was_planned_for(run: FinishedRun) -> None:
         assert row["epsilon"]["mean"] >= 0
 
 
+def test_baselines_go_on_from_where_the_members_did(run: FinishedRun) -> None:
+    start = run.folder / "route" / "portfolio"
+    slow = run.config.train.dpo | {"learning_rate": 1e-30, "max_steps": 1}
+    started = FinishedRun(run.folder, replace(run.config, train=replace(run.config.train, start=str(start), match_kl=0, dpo=slow)))
+    before = set((run.folder / "evaluation" / "baselines").glob("*"))
+    compare_baselines(started, weights=1, families=["random"])
+    (made,) = set((run.folder / "evaluation" / "baselines").glob("*")) - before
+    for count in range(len(run.portfolio)):
+        weight = np.array(read_json(made / "adapters" / f"drawn-{count}.log.json")["weight"])
+        near = start / "policies" / run.portfolio.ids[nearest(run.portfolio.weights, weight)]
+        assert bytes_of(made / "adapters" / f"drawn-{count}")[1] == bytes_of(near)[1]
+
+
 @pytest.mark.parametrize(("bases", "count"), [(1, 1), (2, 3), (3, 4), (4, 6), (3, 40)])
 def test_spread_weights_leave_no_weight_far_away(bases: int, count: int) -> None:
     spread = spread_weights(bases, count, seed=0)
@@ -126,8 +141,6 @@ def test_the_script_prints_a_table_and_a_record(run: FinishedRun) -> None:
 def test_what_cannot_be_compared(run: FinishedRun) -> None:
     with pytest.raises(ValueError, match="weights: expected at least 1, got 0"):
         compare_baselines(run, weights=0)
-    from dataclasses import replace
-
     pool = FinishedRun(run.folder, replace(run.config, candidates=replace(run.config.candidates, source="pool")))
     with pytest.raises(PipelineError, match="expected a run with trained policies and sampled candidates"):
         compare_baselines(pool)
