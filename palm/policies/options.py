@@ -105,6 +105,7 @@ class TrainingOptions:
         if self.objective not in OBJECTIVES:
             close = get_close_matches(str(self.objective), OBJECTIVES, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = "; TRL has removed PPO, its documented successor is 'rloo'" if str(self.objective).lower() == "ppo" else hint
             raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, got {self.objective!r}{hint}")
         least_of = {"group": 2, "pairs_per_prompt": 1, "shared_steps": 0, "match_kl": 0, "max_length": 2, "stop_every": 1}
         for name, least in {**least_of, "stop_prompts": 2}.items():

@@ -180,6 +180,7 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
     ("options", "message"),
     [
         ({"objective": "dpo_soft"}, "objective: expected one of .* got 'dpo_soft'; did you mean 'dpo-soft'"),
+        ({"objective": "ppo"}, "objective: expected one of .* got 'ppo'; TRL has removed PPO, its documented successor is 'rloo'$"),
         ({"objective": "gibbs", "dpo": {"beta": 0.1}}, r"dpo\.beta: the loss of gibbs is fixed by the plan's kl"),
         ({"objective": "dpo", "dpo": {"precompute_ref_log_probs": True}}, r"dpo\.precompute_ref_log_probs: palm computes"),
         ({"objective": "rloo", "online": {"beta": 0.1}}, r"online\.beta: palm sets this to the plan's kl; leave it out"),
