@@ -19,6 +19,7 @@ from palm.policies.adapters import Members
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.options import TrainingOptions
 from palm.policies.train import Member, train_members
+from palm.progress import Track, silent
 from palm.rewards.tensor import RewardTensor
 
 WORDS = ("<s>", "</s>", "<pad>", "red", "blue")
@@ -108,7 +109,7 @@ class Bandit:
         reference = np.array([self.reference[prompt, row] for prompt, row in enumerate(chosen)])
         return TokenisedCandidates(self.prompts, responses, reference, PROMPTS), RewardTensor(phi, np.ones(phi.shape[:2], bool))
 
-    def train(self, folder: Path, *, sampled: int | None = None, **options: Any) -> np.ndarray:
+    def train(self, folder: Path, *, sampled: int | None = None, track: Track = silent, **options: Any) -> np.ndarray:
         """(P, A) log-probabilities of a trained member."""
         candidates, rewards = self.candidates(sampled)
         for section in ("dpo", "online"):
@@ -124,6 +125,7 @@ class Bandit:
             base_model="bandit",
             options=TrainingOptions(**options),
             basis=basis,
+            track=track,
         )
         members = Members(self.model, {"m": folder / "m"})
         with members.policy("m") as policy:

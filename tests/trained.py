@@ -16,6 +16,32 @@ def bytes_of(folder: Path) -> tuple[bytes, bytes]:
     return (folder / CONFIG).read_bytes(), (folder / WEIGHTS).read_bytes()
 
 
+class Killed(BaseException):
+    """What no handler of errors takes for one."""
+
+
+def killing(totals: list[int | None], at: int | None) -> Any:
+    """A track for progress bars that is killed at its step `at`, if any; `totals` takes the bar's length at every step."""
+
+    class Bar:
+        def __init__(self, total: int | None) -> None:
+            self.total, self.done = total, 0
+
+        def __enter__(self) -> Any:
+            return self.advance
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def advance(self, count: int) -> None:
+            self.done += count
+            totals.append(self.total)
+            if self.done == at:
+                raise Killed
+
+    return lambda label, total: Bar(total)
+
+
 def pairs_of(values: np.ndarray) -> list[tuple[int, int]]:
     return [(a, b) for a in range(len(values)) for b in range(a + 1, len(values))]
 

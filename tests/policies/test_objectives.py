@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from bandit import KL, PROMPTS, WEIGHT, Bandit, basis
-from trained import bytes_of, texts_of
+from trained import Killed, bytes_of, killing, texts_of
 
 from palm.lm.logprobs import response_logprobs
 from palm.policies.candidates import TokenisedCandidates
@@ -139,6 +139,20 @@ def test_online_training_repeats_and_leaves_the_base_as_it_was(objective: str, b
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert "forward" not in vars(bandit.model.model)
+
+
+@pytest.mark.parametrize("objective", ["rloo", "grpo"])
+def test_a_killed_online_member_goes_on_from_its_checkpoint(objective: str, bandit: Bandit, tmp_path: Path) -> None:
+    online = {**ONLINE, "max_steps": 6, "per_device_train_batch_size": 8, "num_generations": 4}
+    options: dict[str, Any] = {"objective": objective, "max_new_tokens": 2}
+    options["online"] = {**online, "save_strategy": "steps", "save_steps": 3}
+    totals: list[int | None] = []
+    bandit.train(tmp_path / "whole", **options)
+    with pytest.raises(Killed):
+        bandit.train(tmp_path / "again", track=killing(totals, at=5), **options)
+    bandit.train(tmp_path / "again", track=killing(totals, at=None), **options)
+    assert totals == [6] * 5 + [3] * 3
+    assert bytes_of(tmp_path / "again" / "m") == bytes_of(tmp_path / "whole" / "m")
 
 
 def test_online_prompts_of_the_same_words_are_told_apart() -> None:

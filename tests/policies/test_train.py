@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from trained import bytes_of, texts_of
+from trained import Killed, bytes_of, killing, texts_of
 from transformers import AutoModelForCausalLM
 
 from palm.lm.generate import sample_responses
@@ -117,37 +117,14 @@ def test_finished_members_are_not_trained_again(task: Any, language_model: Langu
 
 
 def test_killed_member_goes_on_from_its_checkpoint(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
-    def track(label: str, total: int | None) -> Any:
-        class Bar:
-            done = 0
-
-            def __enter__(self) -> Any:
-                return self.advance
-
-            def __exit__(self, *_: object) -> None:
-                return None
-
-            def advance(self, count: int) -> None:
-                self.done += count
-                totals.append(total)
-                if kill and self.done == 4:
-                    raise Killed
-
-        return Bar()
-
     totals: list[int | None] = []
     dpo = {"max_steps": 6, "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 3}
     task.train(language_model, tmp_path / "whole", {"m": WEIGHT}, dpo=dpo)
-    kill = True
     with pytest.raises(Killed):
-        task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=track)
+        task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=killing(totals, at=4))
     assert not any(parameter.requires_grad for parameter in language_model.model.parameters())
     assert not (tmp_path / "again/m").exists()
-    kill = False
-    task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=track)
+    task.train(language_model, tmp_path / "again", {"m": WEIGHT}, dpo=dpo, track=killing(totals, at=None))
     assert totals == [6] * 4 + [3] * 3, "after the kill only the three steps since the checkpoint are done again"
     assert bytes_of(tmp_path / "again/m") == bytes_of(tmp_path / "whole/m")
 
