@@ -210,10 +210,12 @@ class Pipeline:
             ) as where:
                 barrier()
                 work(where)
+                barrier()  # nobody reads there any more: it is about to get its final name
         else:
             barrier()
             if stage.parallel:
                 work(partial)
+            barrier()
         barrier()
 
     def _context(self, stage: Stage, where: Path) -> Context:

@@ -16,9 +16,30 @@ from palm.policies.adapters import check_adapter
 from palm.portfolio import Portfolio
 from palm.ranks import alone, barrier, rank, ranks
 
+SLOW_READER = """
+import sys, time
+from pathlib import Path
 
-def _palm_on_two(*arguments: object) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "palm"]
+from palm.pipeline.config import Config
+from palm.pipeline.runner import Pipeline, Stage
+from palm.ranks import barrier, rank
+
+
+def run(context):
+    if rank() == 0:
+        (context.folder / "note").write_text("here")
+    barrier()
+    time.sleep(2 * rank())
+    assert (context.folder / "note").read_text() == "here"
+
+
+stage = Stage("slow", "read late", lambda config: (), lambda config: {}, run, parallel=True)
+Pipeline([stage], Config(output=sys.argv[1])).run()
+"""
+
+
+def _on_two(*arguments: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, timeout=600)
 
 
@@ -29,7 +50,7 @@ def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Pat
     shutil.copytree(tiny_run.folder, folder)
     for name in ("embed", "score", "train"):
         shutil.rmtree(folder / name)
-    done = _palm_on_two("run", tiny_run.config, f"output={folder}")
+    done = _on_two("-m", "palm", "run", tiny_run.config, f"output={folder}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("embed: turn every text into features") == 1, "one of the two speaks"
     for name in ("data", "base", "embed", "fit", "sample", "score", "plan"):
@@ -45,6 +66,14 @@ def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Pat
     assert Portfolio.from_pretrained(folder / "route" / "portfolio").certificate is not None
     assert not list(folder.rglob(".writing-*"))
     assert all(read_manifest(folder / stage.name) is not None for stage in STAGES)
+
+
+def test_a_stage_is_put_in_place_when_all_processes_are_done_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "slow_reader.py"
+    script.write_text(SLOW_READER)
+    done = _on_two(script, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "slow" / "note").read_text() == "here"
 
 
 def test_model_from_scratch_is_refused_to_several_processes(tmp_path: Path) -> None:
