@@ -17,8 +17,8 @@ from palm.portfolio import Portfolio
 from palm.ranks import alone, barrier, rank, ranks
 
 SLOW_READER = """
-import sys, time
-from pathlib import Path
+import sys
+import time
 
 from palm.pipeline.config import Config
 from palm.pipeline.runner import Pipeline, Stage
