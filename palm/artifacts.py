@@ -1,8 +1,9 @@
 """Results on disk: files that appear whole or not at all, and folders with a manifest of what made them.
 
-A folder is built beside its final place, in `.NAME.partial`, and renamed when it is complete; a killed build leaves
-the partial folder, which the next build with the same fingerprint takes up again and any other throws away. Nothing
-that is in place is touched before its replacement is complete.
+A folder is built beside its final place, in `.NAME.partial/FINGERPRINT`, and renamed when it is complete; a killed build
+leaves the partial folder, which the next build with the same fingerprint takes up again and any other throws away. A process
+that still works for another fingerprint writes nowhere near. Nothing that is in place is touched before its replacement is
+complete.
 """
 
 import contextlib
@@ -23,7 +24,6 @@ import numpy as np
 
 MANIFEST = "manifest.json"
 _TEMPORARY = ".writing-"
-_FINGERPRINT = f"{_TEMPORARY}fingerprint"
 _SAMPLED_ABOVE = 64 * 2**20  # bytes; larger files are fingerprinted by samples, reading them whole takes too long
 _LIBRARIES = ("palm-align", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "scipy")
 
@@ -127,6 +127,11 @@ def digest_tree(folder: Path) -> dict[str, dict[str, Any]]:
     return files
 
 
+def digest_folder(folder: Path) -> str:
+    """Digest of all that `digest_tree` sees."""
+    return digest({name: entry["sha256"] for name, entry in digest_tree(folder).items()})
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What made a folder.
@@ -202,9 +207,10 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest | None:
 
 def recover(folder: Path) -> None:
     """Finish a replacement of `folder` that a kill interrupted between its two renames."""
-    partial, old = partial_folder(folder), folder.with_name(f".{folder.name}.old")
-    if not folder.exists() and (partial / MANIFEST).exists():
-        partial.rename(folder)
+    old = folder.with_name(f".{folder.name}.old")
+    for partial in _unfinished(folder).glob("*"):
+        if not folder.exists() and (partial / MANIFEST).exists():
+            partial.rename(folder)
     if not folder.exists() and old.exists():
         old.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -241,25 +247,29 @@ def building(
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    for done in (old, _unfinished(folder)):
+        shutil.rmtree(done, ignore_errors=True)
 
 
 def open_partial(folder: Path, fingerprint: str) -> Path:
-    """The partial folder of an artifact, made if need be, and emptied first if it was for another fingerprint."""
-    partial = partial_folder(folder)
-    if partial.exists() and partial_fingerprint(folder) != fingerprint:
-        shutil.rmtree(partial)
+    """The partial folder of an artifact, made if need be; those for other fingerprints are thrown away."""
+    partial = partial_folder(folder, fingerprint)
+    for other in _unfinished(folder).glob("*"):
+        if other != partial:
+            shutil.rmtree(other, ignore_errors=True)  # whoever still works there may be making it anew
     partial.mkdir(parents=True, exist_ok=True)
-    (partial / _FINGERPRINT).write_text(fingerprint)
     return partial
 
 
-def partial_fingerprint(folder: Path) -> str | None:
-    """What the partial folder of an artifact is for; None if there is none."""
-    marker = partial_folder(folder) / _FINGERPRINT
-    return marker.read_text() if marker.exists() else None
-
-
-def partial_folder(folder: Path) -> Path:
+def partial_folder(folder: Path, fingerprint: str) -> Path:
     """Where an artifact is built before it is put in place."""
+    return _unfinished(folder) / fingerprint[:16]
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether there is a partial folder of an artifact, for whatever fingerprint."""
+    return any(_unfinished(folder).glob("*"))
+
+
+def _unfinished(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.table import print_table
 
+from palm.artifacts import ArtifactError
 from palm.pipeline import STAGES, Pipeline, load_config
 from palm.policies.adapters import check_adapter
 
@@ -64,8 +65,8 @@ class Row:
 
 def adapters(folder: Path) -> dict[str, Path]:
     """Visible adapters of a run, by member: those of the finished stage, else of the one that is being made."""
-    stage = folder / "train" if (folder / "train").exists() else folder / ".train.partial"
-    return {path.parent.name: path for path in sorted(stage.glob(f"[!.]*/{ADAPTER}"))}
+    inside = "train" if (folder / "train").exists() else ".train.partial/*"
+    return {path.parent.name: path for path in sorted(folder.glob(f"{inside}/[!.]*/{ADAPTER}"))}
 
 
 def train(config: Path, output: Path, settings: list[str], launcher: str) -> "subprocess.Popen[bytes]":
@@ -167,7 +168,7 @@ def unreadable(folder: Path) -> bool:
     """Whether what is visible is no whole adapter."""
     try:
         check_adapter(folder)
-    except (OSError, ValueError) as error:
+    except ArtifactError as error:
         print(f"{folder}: {error}", file=sys.stderr)
         return True
     return False

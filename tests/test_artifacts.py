@@ -166,7 +166,7 @@ def test_an_exception_keeps_the_earlier_result_and_the_work_done_so_far(tmp_path
     assert read_manifest(folder).fingerprint == "f1"
     with pytest.raises(OSError, match="No space left"):
         attempt("f2", True, OSError(28, "No space left on device"))  # taken up again
-    attempt("f3", False)  # other settings start afresh
+    attempt("f3", False)  # other settings start afresh, and who still works for the old ones is elsewhere
     assert set(read_manifest(folder).files) == {"half.txt"}
     assert not (folder / "sub").exists()
 
@@ -174,6 +174,7 @@ def test_an_exception_keeps_the_earlier_result_and_the_work_done_so_far(tmp_path
 BUILD = """
 with building(folder, stage="plan", fingerprint="f2", config={}, inputs={}, seed=0) as partial:
     write_text(partial / "sub" / "result.txt", "new")
+    (partial / ".writing-unfinished").touch()
 """
 
 
@@ -191,7 +192,7 @@ def dying(*arguments, **options):
 """
 
 
-MOMENTS = [("replace", 1), ("replace", 2), ("unlink", 1), ("rename", 1), ("rename", 2), ("rmtree", 2)]
+MOMENTS = [("replace", 1), ("replace", 2), ("unlink", 1), ("rename", 1), ("rename", 2), ("rmtree", 2), ("rmtree", 3)]
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_status_tells_every_stages_state(palm: Any, tiny_run: Any, tmp_path: Pat
     folder = tmp_path / "run"
     shutil.copytree(tiny_run.folder, folder)
     shutil.rmtree(folder / "report")
-    (folder / ".report.partial").mkdir()
+    (folder / ".report.partial" / "0123").mkdir(parents=True)
     with (folder / "route" / "routes.json").open("a") as file:
         file.write("x")
     status, out, _ = palm("status", tiny_run.config, f"output={folder}")

@@ -75,13 +75,12 @@ def run_writing_recipe(*, model: str | None, portfolio: Path | None, policies: s
         from palm.ranks import rank
 
         key = os.environ.get("OPENAI_API_KEY") if options["server"] is not None else None
-        adapters, base = dict[str, Path](), None
         wanted: tuple[str, ...] = ("reference",)
-        chosen = model
+        who: dict[str, Any] = {"model": model or "", "adapters": {}}
         if portfolio is not None:
-            chosen, adapters, base = served_members(portfolio, model, server=options["server"] is not None)
-            wanted = tuple(adapters) if policies is None else tuple(policies.split(","))
-        writing = Writing(model=chosen or "", adapters=adapters, policies=wanted, base_model=base, key=key, **options)
+            who = served_members(portfolio, model, server=options["server"] is not None)
+            wanted = tuple(who["adapters"]) if policies is None else tuple(policies.split(","))
+        writing = Writing(**who, policies=wanted, key=key, **options)
         written = run_writing(writing, track=bars if rank() == 0 else silent)
         if rank() == 0:
             typer.echo(f"{options['output']}: {written} responses written now by this process")

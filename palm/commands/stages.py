@@ -34,18 +34,17 @@ def status(config: ConfigArgument, settings: SettingsArgument = None) -> None:
 
 
 def _status_of_folder(folder: Path) -> None:
-    from palm.artifacts import ArtifactError, read_manifest
+    from palm.artifacts import ArtifactError, is_begun, read_manifest
     from palm.pipeline import STAGES
 
     for stage in STAGES:
-        begun = (folder / f".{stage.name}.partial").exists()
         try:
             manifest = read_manifest(folder / stage.name)
         except ArtifactError as error:
             typer.echo(f"{stage.name:8s} damaged  {error}")
             continue
         if manifest is None:
-            typer.echo(f"{stage.name:8s} {'begun' if begun else 'missing':8s} {stage.summary}")
+            typer.echo(f"{stage.name:8s} {'begun' if is_begun(folder / stage.name) else 'missing':8s} {stage.summary}")
         else:
             size = sum(entry["bytes"] for entry in manifest.files.values())
             facts = f"{manifest.created}, {manifest.seconds:.1f} s, {len(manifest.files)} files, {size:,} bytes"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from palm.artifacts import digest, digest_file
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -78,6 +80,12 @@ def is_folder_name(source: str | Path) -> bool:
     """Whether a model's name can only be a folder's: a Hub id is NAME or OWNER/NAME."""
     text = str(source)
     return isinstance(source, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
+def digest_weights(source: str | Path) -> str | None:
+    """Digest of the weight files of a model's folder; None for a Hub id."""
+    files = [path for kind in ("*.safetensors", "pytorch_model*.bin") for path in sorted(Path(source).glob(kind))]
+    return digest({path.name: digest_file(path) for path in files}) if files else None
 
 
 def load_language_model(

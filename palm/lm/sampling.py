@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from palm.arrays import read_arrays, write_arrays
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.data.schema import Text
 from palm.lm.generate import Sample, plan_batches, sample_batch
@@ -58,3 +61,28 @@ def sample_to_folder(
                 results[index] = [Sample(text, token_ids) for text, token_ids in samples]
             advance(len(batch.prompts) * count)
     return results
+
+
+def save_token_ids(samples: Sequence[Sequence[Sample]], path: Path) -> None:
+    """Write what was sampled, token for token: text does not say it, nor whether a response ended or was cut."""
+    rows = [sample.token_ids for row in samples for sample in row]
+    flat = np.fromiter((token for row in rows for token in row), np.int32, sum(map(len, rows)))
+    write_arrays(path, {"ids": flat, "lengths": np.array([len(row) for row in rows], np.int32)})
+
+
+def load_token_ids(path: Path, counts: Sequence[int]) -> list[list[list[int]]]:
+    """Read what `save_token_ids` wrote: for each prompt, its samples' token ids.
+
+    Args:
+        path: of the file.
+        counts: each prompt's number of samples.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds another number of samples.
+    """
+    arrays = read_arrays(path)
+    ids, lengths = arrays["ids"], arrays["lengths"]
+    if len(lengths) != sum(counts) or lengths.sum() != len(ids):
+        raise ArtifactError(f"{path}: expected token ids of {sum(counts)} samples, got those of {len(lengths)}")
+    rows = iter(np.split(ids, np.cumsum(lengths)[:-1]))
+    return [[next(rows).tolist() for _ in range(count)] for count in counts]

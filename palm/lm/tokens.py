@@ -36,11 +36,15 @@ def encode_response(tokenizer: Any, prompt: Text, response: Text) -> list[int]:
 
 
 def encode(tokenizer: Any, prompt: Text, response: Text, *, max_length: int | None = None) -> tuple[list[int], list[int]]:
-    """Token ids of prompt and response; what exceeds `max_length` is cut from the prompt's start, then the response's end.
+    """Token ids of prompt and response, cut by `fit` to `max_length`."""
+    return fit(encode_prompt(tokenizer, prompt), encode_response(tokenizer, prompt, response), max_length)
+
+
+def fit(prompt_ids: list[int], response_ids: list[int], max_length: int | None) -> tuple[list[int], list[int]]:
+    """Cut what exceeds `max_length` from the prompt's start, then the response's end.
 
     At least one token of the prompt stays, and at least half of `max_length` goes to the response if it needs it.
     """
-    prompt_ids, response_ids = encode_prompt(tokenizer, prompt), encode_response(tokenizer, prompt, response)
     if max_length is not None and len(prompt_ids) + len(response_ids) > max_length:
         prompt_ids = prompt_ids[-max(1, max_length - max(len(response_ids), 1), max_length // 2) :]
         response_ids = response_ids[: max_length - len(prompt_ids)]

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import gc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -38,6 +39,8 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         numeric = isinstance(fields[option].default, int | float) and not isinstance(fields[option].default, bool)
         if numeric and fields[option].type in (int, float, "int", "float") and not isinstance(options[option], int | float):
             raise ValueError(f"{where}.{option}: expected a number, got {options[option]!r}")
+        if numeric and fields[option].type in (int, "int") and not isinstance(options[option], int):
+            raise ValueError(f"{where}.{option}: expected a whole number, got {options[option]!r}")
         least = {"learning_rate": 0.0, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}.get(option)
         if least is not None and not options[option] >= least:
             raise ValueError(f"{where}.{option}: expected at least {least:g}, got {options[option]!r}")
@@ -53,7 +56,7 @@ def check_alpha(options: Mapping[str, Any]) -> None:
         ValueError: it is not.
     """
     alpha = options.get("lora_alpha", 1)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise ValueError(f"lora.lora_alpha: expected a positive number, got {alpha!r}")
 
 

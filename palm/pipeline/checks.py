@@ -41,6 +41,9 @@ def check(config: Config) -> None:
         training_options(config).check()
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
+    kept, prompts = config.train.stop_prompts, config.candidates.prompts
+    if config.train.stop_within and config.candidates.source != POOL and kept >= prompts:
+        raise PipelineError(f"train.stop_prompts: expected fewer than candidates.prompts, {prompts}, got {kept}")
     check_launch(config.train.launch)
     if config.train.start is not None:
         _check_start(config.train.start, Path(config.output))

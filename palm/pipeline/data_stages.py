@@ -12,7 +12,7 @@ import pyarrow.parquet
 from datasets import Dataset
 
 from palm.arrays import read_arrays, write_arrays
-from palm.artifacts import digest, digest_file, digest_tree, read_json, write_json
+from palm.artifacts import digest_file, digest_folder, read_json, write_json
 from palm.data.drawn import load_drawn
 from palm.data.loaders import load_pairs
 from palm.data.planted import World, make_world, write_corpus
@@ -21,7 +21,7 @@ from palm.data.splits import split_users
 from palm.features.encode import Encoder, distinct_texts, embed_texts, load_encoder
 from palm.features.pairs import PairFeatures
 from palm.features.store import FeatureArray, open_features, write_index
-from palm.lm.load import LanguageModel, load_language_model
+from palm.lm.load import LanguageModel, digest_weights, load_language_model
 from palm.lm.pretrain import train_from_scratch
 from palm.pipeline.config import Config, FeaturesConfig
 from palm.pipeline.runner import Context
@@ -121,7 +121,7 @@ def outside_base(config: Config) -> dict[str, str]:
 def outside_model(name: str, source: str) -> dict[str, str]:
     """Digest of a local model's folder, by its name; nothing for a Hub id."""
     path = Path(source)
-    return {name: digest({key: entry["sha256"] for key, entry in digest_tree(path).items()})} if path.is_dir() else {}
+    return {name: digest_folder(path)} if path.is_dir() else {}
 
 
 def run_base(context: Context) -> None:
@@ -130,7 +130,8 @@ def run_base(context: Context) -> None:
     if config.model != SCRATCH:
         model = load_language_model(config.model, revision=config.revision, dtype=config.dtype)
         parameters = sum(parameter.numel() for parameter in model.model.parameters())
-        write_json(context.folder / "base.json", {"name": config.name or config.model, "parameters": parameters})
+        facts = {"parameters": parameters, "weights": digest_weights(config.model)}
+        write_json(context.folder / "base.json", {"name": config.name or config.model, **facts})
         return
     if config.corpus == PLANTED:
         texts: list[tuple[Text, Text]] = list(write_corpus(config.texts, np.random.default_rng(context.seed)))
@@ -147,7 +148,16 @@ def run_base(context: Context) -> None:
         seed=context.seed,
         track=context.track,
     )
-    write_json(context.folder / "base.json", {"name": config.name or "palm-base", "trained_here": True, **facts})
+    weights = digest_weights(context.folder / "model")
+    write_json(
+        context.folder / "base.json", {"name": config.name or "palm-base", "trained_here": True, "weights": weights, **facts}
+    )
+
+
+def base_weights(folder: Path) -> str | None:
+    """Digest of the base's weights, where they were seen: not those of a Hub id."""
+    weights: str | None = read_json(folder / "base.json").get("weights")
+    return weights
 
 
 def base_name(folder: Path) -> str:

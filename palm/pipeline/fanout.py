@@ -1,22 +1,21 @@
 """Stage train: in this process, or every member by a command of its own, run by a pool, by Ray, or by whoever reads the manifest.
 
-The run's folder `jobs` has the commands (members.json), the configuration that they read, what each says, and locks.
+The run's folder `jobs` has the commands (members.json), the configuration that they read, and what each says.
 """
 
-import contextlib
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from palm.artifacts import write_json
+from palm.artifacts import ArtifactError, write_json
 from palm.pipeline.config import ConfigError, LaunchConfig, as_record
 from palm.pipeline.policy_stages import read_members, train_in_process
 from palm.pipeline.runner import Context, Pipeline, PipelineError
-from palm.policies.jobs import Job, JobManifest, held
+from palm.policies.jobs import Job, JobManifest
 from palm.policies.launchers import LAUNCHERS, JobError, Resources, run_pool, run_ray
 from palm.policies.train import is_trained, read_logs
-from palm.ranks import barrier, rank, ranks
+from palm.ranks import rank, ranks
 
 MANIFEST = "members.json"
 
@@ -112,11 +111,14 @@ def train_member(pipeline: Pipeline, member: str) -> str:
     known = [each.id for each in read_members(context)]
     if member not in known:
         raise PipelineError(f"member: expected one of {', '.join(known)}, got {member!r}")
-    with held(_jobs_folder(context) / f"{member}.lock") if rank() == 0 else contextlib.nullcontext():
-        barrier()  # the others wait until the first process has the lock
-        if is_trained(context.folder / member):
-            return f"{member}: done before"
+    if is_trained(context.folder / member):
+        return f"{member}: done before"
+    try:
         steps = train_in_process(context, only=[member])[member]["steps"]
+    except ArtifactError:
+        if pipeline.opened("train", make=False) is None:  # while this process waited for another that trained the same
+            return f"{member}: stage train is done"
+        raise
     return f"{member}: {steps} steps, {context.folder / member}"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from palm.artifacts import write_json
 from palm.data.candidates import Candidates, distinct_prompts, pool_candidates, split_prompts
 from palm.data.schema import Text
-from palm.lm.sampling import sample_to_folder
+from palm.lm.sampling import load_token_ids, sample_to_folder, save_token_ids
 from palm.pipeline.data_stages import (
     base_name,
     featurise,
@@ -71,6 +71,14 @@ def run_sample(context: Context) -> None:
         )
         texts: list[list[Text]] = [[sample.text for sample in row] for row in samples]
         Candidates(chosen_prompts, texts).save(context.folder / f"{name}.jsonl")
+        save_token_ids(samples, context.folder / f"{name}-tokens.safetensors")
+
+
+def read_token_ids(context: Context, part: str, candidates: Candidates) -> list[list[list[int]]] | None:
+    """What the base sampled, token for token; None where candidates are a pool's."""
+    if context.config.candidates.source == POOL:
+        return None
+    return load_token_ids(context.inputs["sample"] / f"{part}-tokens.safetensors", candidates.counts)
 
 
 def read_candidates(folder: Path, part: str) -> Candidates:

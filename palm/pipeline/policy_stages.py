@@ -1,6 +1,7 @@
 """What stage train trains: the adapters of the portfolio's members and of the single policies to compare with."""
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,19 @@ import numpy as np
 
 from palm.features.store import FeatureArray
 from palm.hub import locate
+from palm.locks import held
 from palm.pipeline.config import Config
-from palm.pipeline.data_stages import base_name, read_base, text_features
+from palm.pipeline.data_stages import base_name, base_weights, read_base, text_features
 from palm.pipeline.fit_stage import read_main_model
-from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor
+from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor, read_token_ids
 from palm.pipeline.runner import Context, PipelineError
-from palm.policies.adapters import served_adapters
+from palm.policies.adapters import served_adapters, served_weights
 from palm.policies.candidates import tokenise_candidates
 from palm.policies.objectives import Basis
 from palm.policies.options import ONLINE, TrainingOptions
 from palm.policies.train import Member, train_members
 from palm.portfolio import Portfolio
+from palm.ranks import barrier, rank
 from palm.simplex import nearest
 
 
@@ -76,7 +79,7 @@ def read_starts(context: Context, members: Sequence[Member]) -> dict[str, Path]:
     """Of the trained portfolio `train.start`, for each member the adapter whose weight is nearest to its own.
 
     Raises:
-        PipelineError: that portfolio has no members, or other basis rewards than the plan.
+        PipelineError: that portfolio has no members, other basis rewards than the plan, or another base.
     """
     if context.config.train.start is None:
         return {}
@@ -86,6 +89,12 @@ def read_starts(context: Context, members: Sequence[Member]) -> dict[str, Path]:
         raise PipelineError(
             f"train.start: expected members for the basis rewards {', '.join(planned.bases)}, got "
             f"{len(trained)} for {', '.join(trained.bases)}"
+        )
+    theirs, own = served_weights(folder), base_weights(context.inputs["base"])
+    if theirs is not None and own is not None and theirs != own:
+        raise PipelineError(
+            f"train.start: expected members of this run's base model, weights {own[:12]}, got those of another of the same name, "
+            f"weights {theirs[:12]}"
         )
     adapters = list(served_adapters(folder, trained.ids).values())
     return {member.id: adapters[nearest(trained.weights, member.weight)] for member in members}
@@ -110,7 +119,32 @@ def train_in_process(
         starts: adapters that members go on from, by id; those of `train.start` unless given.
         reference: where the reference's log-probabilities are kept, or found; in the context's folder unless given.
     """
-    portfolio, members = read_plan(context), read_members(context) if members is None else members
+    members = read_members(context) if members is None else members
+    with _held(context.folder, [member.id for member in members if only is None or member.id in only]):
+        return _train(context, only, members, options, starts, reference)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, ids: Sequence[str]) -> Iterator[None]:
+    """Hold members' locks, so that no two processes train one: a killed pool's commands go on."""
+    with contextlib.ExitStack() as stack:
+        if rank() == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ids:
+                stack.enter_context(held(folder / f".writing-lock-{name}", what=f"train {name}"))
+        barrier()  # the others wait until the first process has the locks
+        yield
+
+
+def _train(
+    context: Context,
+    only: Collection[str] | None,
+    members: Sequence[Member],
+    options: TrainingOptions | None,
+    starts: Mapping[str, Path] | None,
+    reference: Path | None,
+) -> dict[str, dict[str, Any]]:
+    portfolio = read_plan(context)
     candidates = read_candidates(context.inputs["sample"], "plan")
     options = options or training_options(context.config)
     model = read_base(context)
@@ -122,6 +156,7 @@ def train_in_process(
             candidates.responses,
             reference or context.folder / ".writing-reference",
             max_length=options.max_length,
+            sampled=read_token_ids(context, "plan", candidates),
             reference=compares,
             advance=advance,
         )

@@ -12,7 +12,7 @@ from palm.data.planted import basis_rewards
 from palm.evaluation.measure import Measured
 from palm.evaluation.report import write_report
 from palm.pipeline.card import portfolio_card
-from palm.pipeline.data_stages import PLANTED, SCRATCH, planted_world
+from palm.pipeline.data_stages import PLANTED, SCRATCH, base_weights, planted_world
 from palm.pipeline.fit_stage import read_main_model
 from palm.pipeline.measure_stages import read_measured, read_results
 from palm.pipeline.plan_stages import POOL, read_candidates, read_tensor
@@ -20,7 +20,7 @@ from palm.pipeline.policy_card import policy_card
 from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.report_data import collect
 from palm.pipeline.runner import Context
-from palm.policies.adapters import served_adapters
+from palm.policies.adapters import SERVED_BASE, served_adapters
 from palm.portfolio import Portfolio
 from palm.rewards.users import UserWeights
 from palm.routing import Router
@@ -89,6 +89,7 @@ def assemble(
         write_text(adapter / "README.md", card)
     if context.config.base.model == SCRATCH:
         shutil.copytree(context.inputs["base"] / "model", folder / "base", dirs_exist_ok=True)
+    write_json(folder / SERVED_BASE, {"name": portfolio.base_model, "weights": base_weights(context.inputs["base"])})
     write_text(folder / "README.md", portfolio_card(portfolio))
     return router
 

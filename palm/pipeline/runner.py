@@ -13,8 +13,8 @@ from palm.artifacts import (
     Manifest,
     building,
     digest,
+    is_begun,
     open_partial,
-    partial_fingerprint,
     partial_folder,
     read_manifest,
     recover,
@@ -152,8 +152,7 @@ class Pipeline:
         except ArtifactError as error:
             return State(name, "damaged", str(error), None)
         if manifest is None:
-            begun = folder.with_name(f".{name}.partial").exists()
-            return State(name, "begun" if begun else "missing", "", None)
+            return State(name, "begun" if is_begun(folder) else "missing", "", None)
         if manifest.fingerprint == self._fingerprint(stage)[0]:
             self._done[name] = State(name, "done", "", manifest)
             return self._done[name]
@@ -167,7 +166,7 @@ class Pipeline:
 
         Args:
             name: of the stage.
-            make: also make the folder, and empty one that is for another configuration; whoever does so holds `alone`.
+            make: also make the folder, and throw away one for another configuration; whoever does so holds `alone`.
 
         Raises:
             PipelineError: the stage needs one that is not done, or its folder is not there or is for another configuration.
@@ -181,9 +180,9 @@ class Pipeline:
         fingerprint = self._fingerprint(stage)[0]
         if make:
             open_partial(folder, fingerprint)
-        elif partial_fingerprint(folder) != fingerprint:
+        elif not partial_folder(folder, fingerprint).exists():
             raise PipelineError(f"{name}: the configuration or what the stage needs has changed since this was prepared")
-        return self._context(stage, partial_folder(folder))
+        return self._context(stage, partial_folder(folder, fingerprint))
 
     def result(self, name: str) -> Path:
         """Folder of a finished stage."""
@@ -192,7 +191,7 @@ class Pipeline:
     def _run_stage(self, stage: Stage) -> None:
         fingerprint, inputs = self._fingerprint(stage)
         folder = self.folder / stage.name
-        partial = folder.with_name(f".{stage.name}.partial")
+        partial = partial_folder(folder, fingerprint)
 
         def work(where: Path) -> None:
             with contextlib.nullcontext() if stage.parallel else unshared():
@@ -241,7 +240,7 @@ class Pipeline:
             yield
 
 
-_VERSION = 1  # of the stages' results; raised when a stage's output changes its form
+_VERSION = 2  # of the stages' results; raised when a stage's output changes its form
 
 
 def section(config: Any) -> dict[str, Any]:

@@ -1,20 +1,23 @@
 """What recipes/sample.py and recipes/generate.py do: check what was asked, make a writer, write."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palm.artifacts import digest_file, read_json
-from palm.data.schema import Text
-from palm.lm.load import load_language_model
+from palm.artifacts import digest_file, digest_folder, read_json
+from palm.data.schema import Text, normalise_side
+from palm.lm.load import digest_weights, load_language_model
 from palm.lm.writers import ServerWriter, VllmWriter, Writer, check_vllm
-from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter, served_adapters
+from palm.policies.adapters import CONFIG, WEIGHTS, check_adapter, served_adapters, served_weights
 from palm.policies.mixed import MixedWriter
 from palm.policies.write_texts import REFERENCE, plan_rows, write_texts
 from palm.portfolio import Portfolio
 from palm.progress import Track, silent
+
+logger = logging.getLogger(__name__)
 
 BACKENDS = ("transformers", "vllm")
 
@@ -37,6 +40,7 @@ class Writing:
         server: address of a server with OpenAI's interface; None for none.
         key: for the server.
         base_model: id that adapters must have recorded; None for any.
+        base_weights: digest of the weights that adapters were trained on, if known; a folder with others is warned of.
     """
 
     prompts: Path
@@ -52,6 +56,7 @@ class Writing:
     server: str | None = None
     key: str | None = None
     base_model: str | None = None
+    base_weights: str | None = None
 
 
 def run_writing(wanted: Writing, *, track: Track = silent) -> int:
@@ -79,14 +84,34 @@ def run_writing(wanted: Writing, *, track: Track = silent) -> int:
         prompts, [None if name == REFERENCE else name for name in wanted.policies], count=wanted.count, seed=wanted.seed
     )
     used = {name: wanted.adapters[name] for name in wanted.policies if name != REFERENCE}
-    settings: dict[str, Any] = {"model": wanted.model, "max_new_tokens": wanted.max_new_tokens, "seed": wanted.seed}
     if wanted.server is None:
-        for folder in used.values():
-            check_adapter(folder, base_model=wanted.base_model)
-        settings |= {"backend": wanted.backend, "adapters": {name: digest_file(path / WEIGHTS) for name, path in used.items()}}
-    else:
-        settings |= {"backend": "server"}
+        _check_base(wanted, used)
+    settings = _made_with(wanted, used)
     return write_texts(_Later(wanted, used), rows, wanted.output, batch_size=wanted.batch_size, settings=settings, track=track)
+
+
+def _check_base(wanted: Writing, used: Mapping[str, Path]) -> None:
+    """See that adapters are whole and name the base, and warn of one that has other weights than they were trained on."""
+    for folder in used.values():
+        check_adapter(folder, base_model=wanted.base_model)
+    found = digest_weights(wanted.model)
+    if used and found is not None and wanted.base_weights not in (None, found):
+        logger.warning(
+            "--model: %s has other weights than the adapters were trained on; that is right for a quantised or converted copy of "
+            "their base, else what they write is nonsense",
+            wanted.model,
+        )
+
+
+def _made_with(wanted: Writing, used: Mapping[str, Path]) -> dict[str, Any]:
+    """What texts depend on beside their rows."""
+    settings: dict[str, Any] = {"model": wanted.model, "max_new_tokens": wanted.max_new_tokens, "seed": wanted.seed}
+    if wanted.server is not None:
+        return {**settings, "backend": "server"}
+    if Path(wanted.model).is_dir():
+        settings["files"] = digest_folder(Path(wanted.model))
+    adapters = {name: digest_file(path / WEIGHTS) for name, path in used.items()}
+    return {**settings, "backend": wanted.backend, "adapters": adapters}
 
 
 class _Later:
@@ -129,20 +154,16 @@ def read_prompts(path: Path) -> list[Text]:
     prompts: list[Text] = []
     for number, line in enumerate(lines, start=1):
         try:
-            prompt = json.loads(line)["prompt"]
+            prompts.append(normalise_side(json.loads(line)["prompt"], f"--prompts: {path}: line {number}"))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"--prompts: {path}: line {number}: expected an object with the key 'prompt', got {line:.60}"
             ) from error
-        messages = isinstance(prompt, list) and prompt and all(isinstance(part, dict) and "content" in part for part in prompt)
-        if not (messages or (isinstance(prompt, str) and prompt.strip())):
-            raise ValueError(f"--prompts: {path}: line {number}: expected text or a list of messages, got {prompt!r:.60}")
-        prompts.append(prompt)
     return prompts
 
 
-def served_members(portfolio: Path, model: str | None, *, server: bool) -> tuple[str, dict[str, Path], str | None]:
-    """The base, the adapters and the base's recorded id of a portfolio that is served.
+def served_members(portfolio: Path, model: str | None, *, server: bool) -> dict[str, Any]:
+    """The attributes of `Writing` that a portfolio that is served settles: model, adapters, base_model, base_weights.
 
     Raises:
         ValueError: the portfolio does not have its base, and none is given.
@@ -154,4 +175,5 @@ def served_members(portfolio: Path, model: str | None, *, server: bool) -> tuple
     model = model or found.base_model
     if model is None:
         raise ValueError("--model: expected the folder or Hub id of the portfolio's base, which it does not name; got nothing")
-    return model, adapters, found.base_model
+    weights = served_weights(portfolio)
+    return {"model": model, "adapters": adapters, "base_model": found.base_model, "base_weights": weights}

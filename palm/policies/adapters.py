@@ -17,6 +17,7 @@ from palm.lm.training import check_alpha
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RANKS = (8, 16, 32, 64)
+SERVED_BASE = "base.json"  # of a portfolio that is served: its base's id, and the digest of its weights
 
 _VARIANT = "a variant whose change is no plain low-rank sum; adapters could not be merged exactly, and vLLM does not load it"
 _REFUSED = {
@@ -84,7 +85,11 @@ def publish_adapter(saved: Path, folder: Path, *, base_model: str) -> None:
         saved: where PEFT wrote the adapter; removed.
         folder: where it is to be.
         base_model: id to record, instead of the local path that PEFT records.
+
+    Raises:
+        ArtifactError: a number of it is not finite.
     """
+    _check_finite(saved)
     config = read_json(saved / CONFIG)
     config["base_model_name_or_path"] = base_model
     config = {name: sorted(value) if isinstance(value, list) else value for name, value in sorted(config.items())}
@@ -123,6 +128,13 @@ def served_adapters(portfolio: Path, ids: Sequence[str]) -> dict[str, Path]:
     return {name: portfolio / "policies" / name for name in ids}
 
 
+def served_weights(portfolio: Path) -> str | None:
+    """Digest of the weights that a served portfolio's adapters were trained on, if they are a folder's and it says so."""
+    path = portfolio / SERVED_BASE
+    weights: str | None = read_json(path).get("weights") if path.exists() else None
+    return weights
+
+
 def check_adapter(folder: Path, *, base_model: str | None = None) -> None:
     """See that an adapter is complete and plain, and for the base model that it is to be used with.
 
@@ -150,6 +162,10 @@ def check_adapter(folder: Path, *, base_model: str | None = None) -> None:
         )
     if (folder / _PICKLED).exists() and not (folder / WEIGHTS).exists():
         raise ArtifactError(f"{folder / _PICKLED}: expected {WEIGHTS}: a pickle can run code when it is read, palm never does")
+    _check_finite(folder)
+
+
+def _check_finite(folder: Path) -> None:
     for name, array in read_arrays(folder / WEIGHTS).items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ArtifactError(f"{folder / WEIGHTS}: {name}: expected finite numbers, got others: its training diverged")
@@ -187,9 +203,13 @@ class Members:
             check_adapter(folder, base_model=base_model)
         self._keys = {name: f"member-{number}" for number, name in enumerate(adapters)}  # PEFT takes no dots, nor "__base__"
         (first, folder), *others = adapters.items()
-        self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=self._keys[first])
-        for name, folder in others:
-            self._peft.load_adapter(folder, adapter_name=self._keys[name])
+        try:
+            self._peft = PeftModel.from_pretrained(language_model.model, folder, adapter_name=self._keys[first])
+            for name, folder in others:
+                self._peft.load_adapter(folder, adapter_name=self._keys[name])
+        except (RuntimeError, ValueError) as error:  # other shapes, other modules
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{folder}: expected an adapter that fits the model {language_model.source}: {reason}") from error
         self._peft.eval()
         self._base = language_model
         self.ids = tuple(adapters)

@@ -13,7 +13,7 @@ from palm.artifacts import ArtifactError
 from palm.data.schema import Text
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import Encoded, response_logprobs
-from palm.lm.tokens import encode
+from palm.lm.tokens import encode_prompt, encode_response, fit
 from palm.policies.pairs import scalarise
 from palm.ranks import barrier, rank, ranks
 from palm.rewards.tensor import RewardTensor
@@ -58,6 +58,7 @@ def tokenise_candidates(
     folder: Path,
     *,
     max_length: int,
+    sampled: Sequence[Sequence[list[int]]] | None = None,
     reference: bool = True,
     advance: Callable[[int], object] | None = None,
 ) -> TokenisedCandidates:
@@ -69,12 +70,21 @@ def tokenise_candidates(
         responses: each prompt's candidates.
         folder: each rank keeps its share of the log-probabilities there; a later call finds them.
         max_length: longest prompt and response in tokens.
+        sampled: each prompt's candidates as token ids, where the reference sampled them: its own tokens, and the one that ends a
+            response only if that was sampled. Without, candidates are taken to be whole texts.
         reference: False leaves the log-probabilities at 0, for objectives that do not ask for them.
         advance: called with the number of texts done.
     """
+    tokenizer = language_model.tokenizer
+    beginnings = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    if sampled is None:
+        sampled = [
+            [encode_response(tokenizer, prompt, response) for response in candidates]
+            for prompt, candidates in zip(prompts, responses, strict=True)
+        ]
     encoded = [
-        [encode(language_model.tokenizer, prompt, response, max_length=max_length) for response in candidates]
-        for prompt, candidates in zip(prompts, responses, strict=True)
+        [fit(beginning, response, max_length) for response in candidates]
+        for beginning, candidates in zip(beginnings, sampled, strict=True)
     ]
     counts = [len(candidates) for candidates in encoded]
     logprobs = np.zeros((len(prompts), max(counts)))

@@ -4,10 +4,8 @@ A command may be run anywhere that sees the run's folder, in any order, twice or
 left as it is, and of two commands for one member the second waits for the first.
 """
 
-import contextlib
-import fcntl
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +98,3 @@ def write_slurm(manifest: JobManifest, path: Path, *, options: Sequence[str] = (
     ]
     write_text(path, "\n".join(lines) + "\n")
     path.chmod(0o755)
-
-
-@contextlib.contextmanager
-def held(lock: Path) -> Iterator[None]:
-    """Hold a lock file; waits while another process on this machine holds it. It is let go when this process ends, however."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

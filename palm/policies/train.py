@@ -87,7 +87,7 @@ def train_members(
         looked at.
 
     Raises:
-        ValueError: an option is out of range, or there is nothing to learn from.
+        ValueError: an option is out of range, there is nothing to learn from, or training diverged; what was trained before stays.
         ArtifactError: one of `starts` is no complete adapter, or one of another shape.
     """
     options.check()
@@ -173,6 +173,19 @@ def is_trained(target: Path) -> bool:
     return is_complete(target) and _log(target).exists()
 
 
+def _check_finite(trainer: Any, where: str, member: Member) -> None:
+    """See that training has not diverged.
+
+    Raises:
+        ValueError: a trained parameter is not finite; the message names the learning rate.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in trainer.model.parameters() if parameter.requires_grad):
+        raise ValueError(
+            f"{where}: expected one at which training does not diverge, got {trainer.args.learning_rate:g}: after "
+            f"{trainer.state.global_step} steps the adapter of {member.id} has numbers that are not finite"
+        )
+
+
 def _forget_another(shared: Path, made_with: dict[str, Any]) -> None:
     """Remove an adapter of shared steps that was made for other members or with other options."""
     note = shared.with_name(f"{shared.name}.made-with.json")
@@ -205,6 +218,7 @@ def _train(
                 load_into(trainer.model, start)
             watch = None if material.kept_back is None else Watch.of(material, member.weight)
             train_to_end(trainer, work, None if watch is None else watching(trainer, watch, language_model.tokenizer))
+            _check_finite(trainer, f"{options.section}.learning_rate", member)
             told: dict[str, Any] = {"strength": 1.0}
             if watch is not None:
                 told["looks"] = [asdict(look) for look in watch.looks]

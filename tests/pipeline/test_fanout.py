@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from palm.artifacts import read_json
 from palm.pipeline import STAGES, Pipeline, check, load_config
 from palm.pipeline.fanout import train_member, write_jobs
 from palm.pipeline.runner import PipelineError
-from palm.policies.adapters import check_adapter
+from palm.policies.adapters import WEIGHTS, check_adapter
 
 
 @pytest.fixture
@@ -33,6 +34,11 @@ def adapters(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("[!.]*/adapter_model.safetensors"))}
 
 
+def unfinished(folder: Path) -> Path:
+    """Where stage train is made, for the settings that it is made for now."""
+    return next(folder.glob(".train.partial/*"), folder / "nowhere yet")
+
+
 def command(config: Path, *settings: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "palm", "train", str(config), *settings], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
@@ -46,10 +52,9 @@ def test_commands_that_are_killed_go_on_and_make_what_one_process_makes(
     if launcher == "ray":
         pytest.importorskip("ray")
     config, folder = planned
-    partial = folder / ".train.partial"
     training = command(config, f"train.launch.launcher={launcher}")
     deadline = time.monotonic() + 180
-    while not adapters(partial):
+    while not adapters(partial := unfinished(folder)):
         assert training.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -82,6 +87,78 @@ def test_commands_of_the_manifest_do_it_one_by_one(planned: tuple[Path, Path], t
     assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
     assert write_jobs(Pipeline(STAGES, load_config(config))) is None
     assert train_member(Pipeline(STAGES, load_config(snapshot)), "policy-0") == "policy-0: stage train is done"
+
+
+@pytest.fixture
+def orphan(planned: tuple[Path, Path]) -> Iterator["subprocess.Popen[bytes]"]:
+    """What a killed pool leaves: the command of a member, stopped by a signal while it trains."""
+    config, folder = planned
+    prepared = write_jobs(Pipeline(STAGES, load_config(config)))
+    assert prepared is not None
+    job = prepared[1].jobs[0]
+    process = subprocess.Popen(job.command, cwd=prepared[1].folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while not (unfinished(folder) / f".writing-lock-{job.id}").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGSTOP)
+    yield process
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+def test_what_an_orphan_trains_is_waited_for(
+    planned: tuple[Path, Path], orphan: "subprocess.Popen[bytes]", tiny_run: Any, tmp_path: Path
+) -> None:
+    """One process trains all members after a pool was killed: it waits for the command that still trains one, and keeps that."""
+    config, folder = planned
+    with (tmp_path / "said").open("w") as said:
+        training = subprocess.Popen([sys.executable, "-m", "palm", "train", str(config)], stdout=said, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while "waiting for another process, to train policy-0" not in (tmp_path / "said").read_text():
+        assert training.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not adapters(unfinished(folder))
+    os.kill(orphan.pid, signal.SIGCONT)
+    assert orphan.wait(120) == 0
+    made = next(path for path in (unfinished(folder), folder / "train") if (path / "policy-0").exists())
+    stamp = (made / "policy-0" / WEIGHTS).stat().st_mtime_ns
+    assert training.wait(120) == 0
+    assert (folder / "train" / "policy-0" / WEIGHTS).stat().st_mtime_ns == stamp
+    assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
+
+
+def test_what_an_orphan_trains_with_old_settings_is_not_taken(
+    planned: tuple[Path, Path], orphan: "subprocess.Popen[bytes]", tiny_run: Any, tmp_path: Path
+) -> None:
+    config, folder = planned
+    settings = ["train.dpo.learning_rate=3e-3"]
+    Pipeline(STAGES, load_config(config, settings)).run(only="train")
+    made = adapters(folder / "train")
+    os.kill(orphan.pid, signal.SIGCONT)
+    orphan.wait(120)
+    assert adapters(folder / "train") == made
+    assert made != adapters(tiny_run.folder / "train")
+    apart = shutil.copytree(folder, tmp_path / "apart", ignore=shutil.ignore_patterns("train", ".train.partial"))
+    Pipeline(STAGES, load_config(config, [*settings, f"output={apart}"])).run(only="train")
+    assert adapters(apart / "train") == made, "as if the orphan had never been"
+
+
+def test_an_orphan_that_goes_on_while_others_train_anew_harms_nothing(
+    planned: tuple[Path, Path], orphan: "subprocess.Popen[bytes]"
+) -> None:
+    """The orphan publishes in the midst of the training with other settings."""
+    config, folder = planned
+    training = subprocess.Popen(
+        [sys.executable, "-m", "palm", "train", str(config), "train.dpo.max_steps=6"], stdout=subprocess.DEVNULL
+    )
+    os.kill(orphan.pid, signal.SIGCONT)
+    orphan.wait(120)
+    assert training.wait(120) == 0
+    assert {log["steps"] for log in read_json(folder / "train" / "training.json").values()} == {6}
 
 
 def test_what_is_not_prepared_or_unknown_is_refused(planned: tuple[Path, Path]) -> None:

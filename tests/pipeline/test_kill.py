@@ -41,9 +41,9 @@ def _processes() -> Any:
 
 def _kill_inside(process: Any, folder: Path, stage: str) -> bool:
     """Kill the process as soon as it is inside the stage; False if it came through before."""
-    partial, inside = folder / f".{stage}.partial", folder / f".{stage}.partial" / INSIDE.get(stage, "")
+    inside = f".{stage}.partial/*/{INSIDE.get(stage, '')}"
     deadline = time.monotonic() + DEADLINE
-    while not inside.exists():
+    while not list(folder.glob(inside)):
         if (folder / stage / "manifest.json").exists():
             break
         assert process.is_alive(), f"the process ended with {process.exitcode} before it was inside {stage}"
@@ -52,7 +52,8 @@ def _kill_inside(process: Any, folder: Path, stage: str) -> bool:
     os.kill(process.pid, signal.SIGKILL)
     process.join(DEADLINE)
     assert process.exitcode == -signal.SIGKILL
-    return partial.exists() and not (partial / "manifest.json").exists() and not (folder / stage).exists()
+    partial = list(folder.glob(f".{stage}.partial/*"))
+    return len(partial) == 1 and not (partial[0] / "manifest.json").exists() and not (folder / stage).exists()
 
 
 def _finished(folder: Path) -> dict[str, tuple[str, int]]:
@@ -92,7 +93,8 @@ def test_killed_in_every_stage_ends_as_if_never_killed(tiny_run: Any, tmp_path: 
         assert list(now) == NAMES[:position]
         assert {name: now[name] for name in made} == made, f"a stage before {stage} was made again"
         made = now
-        kept |= {folder / stage / name: (folder / f".{stage}.partial" / name).stat().st_mtime_ns for name in KEPT.get(stage, [])}
+        (partial,) = folder.glob(f".{stage}.partial/*")
+        kept |= {folder / stage / name: (partial / name).stat().st_mtime_ns for name in KEPT.get(stage, [])}
 
     last = subprocess.run(
         [sys.executable, "-m", "palm", "run", str(tiny_run.config), *settings], capture_output=True, text=True, timeout=DEADLINE

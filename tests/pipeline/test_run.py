@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palm.artifacts import read_manifest
+from palm.artifacts import read_json, read_manifest, write_json
 from palm.data.planted import basis_rewards, prompt_texts, write_response
 from palm.lm.load import load_language_model
 from palm.pipeline import STAGES, Pipeline, check, load_config
@@ -256,6 +256,13 @@ def test_members_go_on_from_another_runs(tiny_run: Any, tmp_path: Path) -> None:
         assert own.read_bytes() == start.read_bytes()
     assert Pipeline(STAGES, config).state("train").state == "done"
 
+    was = read_json(first / "base.json")
+    write_json(first / "base.json", {**was, "weights": "0" * 64})
+    with pytest.raises(
+        PipelineError, match=r"train\.start: expected members of this run's base model, weights .* got .* weights 000"
+    ):
+        Pipeline(STAGES, config).run(only="train")
+    write_json(first / "base.json", was)
     (first / "README.md").write_text("another")
     assert Pipeline(STAGES, config).state("train").detail == "train.start changed"
     replace(trained, bases=tuple("ab")[: len(trained.bases)]).save_pretrained(first)

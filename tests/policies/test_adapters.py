@@ -46,6 +46,12 @@ def test_what_could_not_be_served_is_refused(options: dict[str, Any], message: s
         lora_config(options)
 
 
+@pytest.mark.parametrize("alpha", [0, -1, float("inf"), float("nan"), True, "16"])
+def test_alpha_is_a_positive_number(alpha: Any) -> None:
+    with pytest.raises(ValueError, match=r"lora\.lora_alpha: expected a positive number, got"):
+        lora_config({"lora_alpha": alpha})
+
+
 def test_options_reach_peft_over_defaults() -> None:
     assert (lora_config({}).r, lora_config({}).lora_alpha, lora_config({}).target_modules) == (8, 16, "all-linear")
     config = lora_config({"r": 32, "lora_alpha": 5, "use_dora": False, "target_modules": ["q_proj"]})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palm.artifacts import ArtifactError
-from palm.policies.jobs import Job, JobManifest, held, write_slurm
+from palm.policies.jobs import Job, JobManifest, write_slurm
 from palm.policies.launchers import JobError, Resources, run_pool, run_ray
 
 WRITES = "import os, sys; open(sys.argv[1], 'a').write(os.environ['OMP_NUM_THREADS'] + '\\n')"
@@ -132,14 +132,3 @@ def test_a_slurm_script_of_nothing_or_with_odd_options_is_refused(tmp_path: Path
         write_slurm(JobManifest(str(tmp_path), ()), tmp_path / "members.slurm")
     with pytest.raises(ValueError, match="options: expected options of sbatch such as '--gpus=1', got 'gpus=1'"):
         write_slurm(manifest(tmp_path, WRITES), tmp_path / "members.slurm", options=["gpus=1"])
-
-
-def test_a_lock_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
-    code = (
-        f"from pathlib import Path; from palm.policies.jobs import held\nwith held(Path({str(tmp_path / 'a.lock')!r})): print('in')"
-    )
-    with held(tmp_path / "a.lock"):
-        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(3)
-    assert other.communicate(timeout=30)[0] == "in\n"

@@ -13,9 +13,11 @@ from peft import PeftModel
 from trained import Killed, bytes_of, killing, texts_of
 from transformers import AutoModelForCausalLM
 
+from palm.artifacts import ArtifactError
 from palm.lm.generate import sample_responses
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
+from palm.lm.sampling import load_token_ids, save_token_ids
 from palm.policies.adapters import WEIGHTS, Members
 from palm.policies.candidates import TokenisedCandidates, tokenise_candidates
 from palm.policies.options import TrainingOptions
@@ -189,6 +191,46 @@ def test_nothing_to_compare_is_said(task: Any, language_model: LanguageModel, tm
     single = TokenisedCandidates(task.candidates.prompts, [row[:1] for row in task.candidates.responses], task.candidates.reference)
     with pytest.raises(ValueError, match="candidates: expected a prompt with two candidates to compare, found none"):
         task.train(language_model, tmp_path, {"m": WEIGHT}, candidates=single)
+
+
+def test_a_member_that_diverged_is_no_member(task: Any, fresh_model: Load, tmp_path: Path) -> None:
+    """Its name and learning rate are told, also where the policy would write afterwards; who was trained before stays."""
+    task.train(fresh_model(), tmp_path, {"fine": WEIGHT})
+    before = bytes_of(tmp_path / "fine")
+    model = fresh_model()
+    for more in ({}, {"match_kl": 4, "max_new_tokens": 4}):
+        with pytest.raises(
+            ValueError, match=r"dpo\.learning_rate: expected one at which .* got 1e\+30: after 4 steps the adapter of m"
+        ):
+            task.train(model, tmp_path, {"fine": WEIGHT, "m": WEIGHT}, dpo={"learning_rate": 1e30}, **more)
+        assert not (tmp_path / "m").exists()
+        assert not (tmp_path / "m.log.json").exists()
+    assert bytes_of(tmp_path / "fine") == before
+    logs = task.train(model, tmp_path, {"m": WEIGHT})
+    assert logs["m"]["steps"] == 4
+    assert bytes_of(tmp_path / "m")[1] == before[1], "the base is as it was"
+
+
+def test_what_was_sampled_is_trained_on_token_for_token(language_model: LanguageModel, tmp_path: Path) -> None:
+    """A response that was cut does not end, one that ended ends as it did; tokens are those that were drawn."""
+    prompts = ["How do I boil an egg?", "Why?", "Which plants grow in the shade?"]
+    samples = sample_responses(language_model, prompts, count=12, max_new_tokens=9, seed=1)
+    save_token_ids(samples, tmp_path / "tokens.safetensors")
+    counts = [len(row) for row in samples]
+    sampled = load_token_ids(tmp_path / "tokens.safetensors", counts)
+    texts = [[sample.text for sample in row] for row in samples]
+    kept = tokenise_candidates(language_model, prompts, texts, tmp_path / "own", max_length=96, sampled=sampled)
+    assert kept.responses == [[sample.token_ids for sample in row] for row in samples]
+    flat = [response for row in kept.responses for response in row]
+    ended = [response[-1] in language_model.end_ids for response in flat]
+    assert 0 < sum(ended) < len(ended), "some were cut and some ended"
+    assert all(len(response) == 9 for response, end in zip(flat, ended, strict=True) if not end)
+    whole = tokenise_candidates(language_model, prompts, texts, tmp_path / "whole", max_length=96)
+    assert all(response[-1] in language_model.end_ids for row in whole.responses for response in row), "given texts are whole"
+    by_hand = response_logprobs(language_model, [(p, r) for p, row in zip(kept.prompts, sampled, strict=True) for r in row])
+    np.testing.assert_allclose(kept.reference.ravel(), by_hand, rtol=1e-5)
+    with pytest.raises(ArtifactError, match=r"tokens\.safetensors: expected token ids of 35 samples, got those of 36"):
+        load_token_ids(tmp_path / "tokens.safetensors", [12, 12, 11])
 
 
 def test_log_holds_steps_weight_and_losses(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:

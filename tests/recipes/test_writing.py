@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,10 +18,13 @@ import numpy as np
 import pytest
 import torch
 from made_adapters import make_adapters
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from palm.artifacts import ArtifactError
-from palm.lm.load import LanguageModel, load_language_model
+from palm.artifacts import ArtifactError, write_json
+from palm.data.planted import write_corpus
+from palm.lm.load import LanguageModel, digest_weights, load_language_model
+from palm.lm.pretrain import train_from_scratch
 from palm.lm.tokens import encode_prompt
 from palm.lm.writers import Row, ServerWriter, Written
 from palm.policies.adapters import Members
@@ -130,6 +134,49 @@ def test_generate_writes_every_member_in_order(portfolio: Path, prompts: Path, b
     assert recipe("generate.py", *options, "--output", tmp_path / "b.jsonl", "--policies", "b,reference") == 0
     assert [row["text"] for row in read(tmp_path / "b.jsonl") if row["policy"] == "b"] == [row["text"] for row in found[2::4]]
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_a_base_with_other_weights_is_warned_of(
+    portfolio: Path, prompts: Path, base_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    served, other = shutil.copytree(portfolio, tmp_path / "served"), shutil.copytree(base_folder, tmp_path / "other")
+    write_json(served / "base.json", {"name": "tiny-base", "weights": digest_weights(base_folder)})
+    options = ["--portfolio", served, "--prompts", prompts, "--max-new-tokens", 2]
+    assert recipe("generate.py", *options, "--model", other, "--output", tmp_path / "copy.jsonl") == 0
+    assert not caplog.records
+    weights = load_file(other / "model.safetensors")
+    save_file({name: value * 1.01 for name, value in weights.items()}, other / "model.safetensors", metadata={"format": "pt"})
+    assert recipe("generate.py", *options, "--model", other, "--output", tmp_path / "changed.jsonl") == 0
+    assert f"--model: {other} has other weights than the adapters were trained on" in caplog.text
+
+
+def test_a_base_of_another_shape_is_one_line(
+    portfolio: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    train_from_scratch(
+        write_corpus(20, np.random.default_rng(0)), tmp_path / "wide", work=tmp_path / "work", vocabulary=400, architecture=wide,
+        sft={"max_steps": 1}, max_length=64, seed=0,
+    )  # fmt: skip
+    options = ["--portfolio", portfolio, "--prompts", prompts, "--model", tmp_path / "wide", "--output", tmp_path / "t.jsonl"]
+    capsys.readouterr()
+    assert recipe("generate.py", *options) == 1
+    said = capsys.readouterr().err
+    assert f"policies/a: expected an adapter that fits the model {tmp_path / 'wide'}: " in said
+    assert said.count("\n") == 1
+
+
+def test_texts_of_a_model_that_was_replaced_are_not_taken_for_the_new_ones(
+    prompts: Path, base_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(base_folder, tmp_path / "model")
+    options = ["--prompts", prompts, "--model", model, "--max-new-tokens", 2, "--output", tmp_path / "texts.jsonl"]
+    assert recipe("sample.py", *options) == 0
+    assert recipe("sample.py", *options) == 0
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value * 1.01 for name, value in weights.items()}, model / "model.safetensors", metadata={"format": "pt"})
+    assert recipe("sample.py", *options) == 1
+    assert "texts.jsonl: there already, made with other settings" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -273,6 +320,7 @@ def test_a_server_that_refuses_or_is_not_there(server: Any) -> None:
         (["--server", "localhost"], "palm: server: expected an address such as http://localhost:8000/v1, got 'localhost'"),
         (["--prompts", "EMPTY"], "palm: --prompts: expected at least one prompt in"),
         (["--prompts", "BAD"], "line 1: expected an object with the key 'prompt', got {\"text\": 1}"),
+        (["--prompts", "NULL"], "line 1: expected a message's content to be text, got None"),
         (["--prompts", "none.txt"], "palm: --prompts: expected a file of text or JSON lines, got none.txt"),
         (
             ["--model", "./nowhere"],
@@ -286,9 +334,10 @@ def test_bad_arguments_are_one_line(
 ) -> None:  # fmt: skip
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"text": 1}\n')
+    (tmp_path / "null.jsonl").write_text('{"prompt": [{"role": "user", "content": null}]}\n')
     if "vllm" in arguments and find_spec("vllm"):
         pytest.skip("vLLM is installed")
-    names = {"EMPTY": tmp_path / "empty.jsonl", "BAD": tmp_path / "bad.jsonl"}
+    names = {"EMPTY": tmp_path / "empty.jsonl", "BAD": tmp_path / "bad.jsonl", "NULL": tmp_path / "null.jsonl"}
     options = {"--portfolio": portfolio, "--prompts": prompts, "--model": base_folder, "--output": tmp_path / "out.jsonl"}
     options[arguments[0]] = names.get(arguments[1], arguments[1])  # type: ignore[call-overload]
     status = recipe("generate.py", *(word for pair in options.items() for word in pair))
