@@ -41,6 +41,7 @@ def agree(decision: bool) -> bool:
         return decision
     from accelerate.utils import broadcast_object_list
 
+    barrier()  # makes the processes' connection as well
     said: list[bool] = broadcast_object_list([decision])
     return said[0]
 

@@ -15,7 +15,7 @@ from palm.pipeline.runner import Context, Pipeline, PipelineError
 from palm.policies.jobs import Job, JobManifest
 from palm.policies.launchers import LAUNCHERS, JobError, Resources, run_pool, run_ray
 from palm.policies.train import is_trained, read_logs
-from palm.ranks import rank, ranks
+from palm.ranks import agree, rank, ranks
 
 MANIFEST = "members.json"
 
@@ -111,7 +111,7 @@ def train_member(pipeline: Pipeline, member: str) -> str:
     known = [each.id for each in read_members(context)]
     if member not in known:
         raise PipelineError(f"member: expected one of {', '.join(known)}, got {member!r}")
-    if is_trained(context.folder / member):
+    if agree(is_trained(context.folder / member)):
         return f"{member}: done before"
     try:
         steps = train_in_process(context, only=[member])[member]["steps"]

@@ -23,7 +23,7 @@ from palm.policies.options import ONLINE, TrainingOptions
 from palm.policies.stopping import Watch, keep_back, watching
 from palm.policies.strength import match_divergence, planned_divergence
 from palm.progress import Track, silent
-from palm.ranks import barrier, rank, shards_models
+from palm.ranks import agree, barrier, rank, shards_models
 from palm.rewards.tensor import RewardTensor
 from palm.seeds import isolated_rng
 
@@ -119,7 +119,7 @@ def train_members(
         return history
 
     fresh = [member for member in members if member.id not in starts]
-    if options.shared_steps and any(not is_trained(folder / member.id) for member in fresh):
+    if options.shared_steps and agree(any(not is_trained(folder / member.id) for member in fresh)):
         centre, shared = Member(_SHARED_ID, np.mean([member.weight for member in fresh], axis=0)), folder / _SHARED
         _forget_another(shared, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         first = replace(options.with_steps(options.shared_steps), match_kl=0)
