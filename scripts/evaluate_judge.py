@@ -58,18 +58,21 @@ def main() -> None:
             if name not in run.portfolio.bases or not words:
                 parser.error(f"--describe: expected BASIS=WORDS with a basis out of {', '.join(run.portfolio.bases)}, got {name!r}")
         texts = {**run.texts, "reference": run.candidates.responses}
-        rows = []
-        for against in options.against:
-            comparisons = user_comparisons(
+        drawn = {
+            against: user_comparisons(
                 run.portfolio,
                 run.users,
                 run.candidates.prompts,
                 texts,
-                against=against,
+                against=run.policy_for(against),
                 count=options.comparisons,
                 descriptions=described,
                 seed=options.seed,
             )
+            for against in options.against
+        }
+        rows = []
+        for against, comparisons in drawn.items():
             cache = options.run / "evaluation" / "judgements"
             with bars(f"judging against {against}", len(comparisons)) as advance:
                 found = judge(client, comparisons, cache, workers=options.workers, seed=options.seed, advance=advance)

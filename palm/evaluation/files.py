@@ -66,6 +66,9 @@ def read_samples(path: Path) -> Samples:
             raise ArtifactError(f"{where}: expected the keys prompt and responses (a list), got {line:.60}")
         if not row["responses"]:
             raise ArtifactError(f"{where}: responses: expected at least one, got none")
+        for text in (row["prompt"], *row["responses"]):
+            if not isinstance(text, str | list) or not all(isinstance(part, str | dict) for part in text):
+                raise ArtifactError(f"{where}: expected prompt and responses as text or messages, got {text!r:.60}")
         prompts.append(row["prompt"])
         responses.append(row["responses"])
         if "rewards" in row:
@@ -83,7 +86,8 @@ def read_samples(path: Path) -> Samples:
 
 def _numbers(value: object, shape: tuple[int | None, ...], name: str, where: str) -> np.ndarray:
     try:
-        array = np.array(value, dtype=np.float64)
+        array = np.array(value)
+        array = array.astype(np.float64) if array.dtype.kind in "iuf" else np.zeros(0)
     except (TypeError, ValueError):
         array = np.zeros(0)
     fits = array.ndim == len(shape) and all(want is None or want == have for want, have in zip(shape, array.shape, strict=True))
@@ -109,9 +113,10 @@ def prompts_of(reference: Samples, policies: Mapping[str, Samples], *, kl: float
     """Reference and policies, prompt by prompt, for `palm.evaluation.gaps`.
 
     Raises:
-        ValueError: prompts or numbers of bases differ, a file lacks rewards or a policy's file lacks KL, or kl is not positive.
+        ValueError: prompts or numbers of bases differ, a file lacks rewards or a policy's file lacks KL or has one that is clearly
+            below 0, or kl is not positive.
     """
-    if not kl > 0:
+    if not 0 < kl < np.inf:
         raise ValueError(f"kl: expected a positive number, got {kl}")
     check_same_prompts({"reference": reference, **policies})
     if reference.rewards is None:
@@ -123,6 +128,12 @@ def prompts_of(reference: Samples, policies: Mapping[str, Samples], *, kl: float
             raise ValueError(f"{name}: expected rewards and kl on every line, got {'no kl' if samples.rewards else 'no rewards'}")
         if samples.rewards.rewards.shape[2] != bases:
             raise ValueError(f"{name}: expected {bases} rewards as of the reference, got {samples.rewards.rewards.shape[2]}")
+        error = samples.kl.std(ddof=1) / np.sqrt(len(samples.kl)) if len(samples.kl) > 1 else 0.0
+        if samples.kl.mean() < min(-4 * error, -1e-6):
+            raise ValueError(
+                f"{name}: kl: expected estimates of a KL divergence, log pi - log pi_ref of the policy's own text, with a mean of "
+                f"at least 0, got {samples.kl.mean():.3g}; is the sign turned?"
+            )
         value[number] = samples.rewards.rewards.sum(axis=1) / samples.rewards.mask.sum(axis=1)[:, None]
         cost[number] = kl * samples.kl
     return OnPrompts(reference.rewards.rewards, reference.rewards.mask, kl, value, cost)

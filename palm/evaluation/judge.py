@@ -11,7 +11,7 @@ Source of both orders and of position bias: L. Zheng et al., "Judging LLM-as-a-j
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,7 @@ _SYSTEM = (
     "that taste, not by your own. Do not let the order or the length of the responses sway you. Explain in one or two sentences, "
     "then end with a line that is exactly one of: VERDICT: A, VERDICT: B, VERDICT: TIE."
 )
-_VERDICT = re.compile(r"VERDICT:\W*(A|B|TIE)\b", flags=re.IGNORECASE)
+_VERDICT = re.compile(r"^\W*(?:FINAL )?VERDICT:\W*(A|B|TIE)\W*$", flags=re.IGNORECASE | re.MULTILINE)
 _ASKED = 3  # times for one verdict, each with the client's own tries
 
 
@@ -116,7 +116,7 @@ def request_messages(profile: str, prompt: Text, first: Text, second: Text) -> l
 
 
 def read_verdict(answer: str) -> str | None:
-    """ "A", "B" or "TIE": the last verdict that the answer gives; None if it gives none."""
+    """ "A", "B" or "TIE": the last line of the answer that is a verdict and no more; None if there is none."""
     found = _VERDICT.findall(answer)
     return found[-1].upper() if found else None
 
@@ -181,12 +181,17 @@ def summarise(verdicts: np.ndarray, units: Sequence[str], *, seed: int = 0) -> J
     first = known[:, 0] - known[:, 1]  # +1: the first place won both times, -1: the second
     return Judged(
         verdicts,
-        bootstrap_mean(_by_unit(won, of), seed=seed),
+        _within(bootstrap_mean(_by_unit(won, of), seed=seed), 0.0),
         float((known[:, 0] == known[:, 1]).mean()),
         float((won == 0.5).mean()),
-        bootstrap_mean(_by_unit(first, of), seed=seed),
+        _within(bootstrap_mean(_by_unit(first, of), seed=seed), -1.0),
         int((~there).sum()),
     )
+
+
+def _within(found: Estimate, least: float) -> Estimate:
+    """An interval cut where the number itself ends; Student's, of few units, does not know of that."""
+    return replace(found, low=max(found.low, least), high=min(found.high, 1.0))
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 
 Message = dict[str, str]
@@ -72,7 +73,7 @@ class ChatClient:
                 last = f"status {error.code}: {_start(error)}"
                 if error.code < 500 and error.code not in (408, 409, 425, 429):
                     raise JudgeError(f"{self.url}: refused the request with {last}") from error
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:  # URLError and timeouts are OSErrors
+            except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError) as error:  # URLError, timeouts: OSErrors
                 last = f"{type(error).__name__}: {error}"
         raise JudgeError(f"{self.url}: no answer in {self.tries} tries; last {last}")
 

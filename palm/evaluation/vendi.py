@@ -24,7 +24,7 @@ from scipy.sparse import csr_array
 def word_kernel(texts: Sequence[str]) -> np.ndarray:
     """(n, n) cosine of the texts' words, each counted 1 + log(count) times log((1 + n) / (1 + texts with it)) + 1.
 
-    A text without words is like no other, and like itself.
+    Texts without words are alike, and like no other.
     """
     if not texts:
         raise ValueError("texts: expected at least one, got none")
@@ -56,6 +56,7 @@ def _cosine(products: csr_array) -> np.ndarray:
     kernel: np.ndarray = products.toarray()
     length: np.ndarray = np.sqrt(np.maximum(kernel.diagonal(), 0.0))
     kernel /= np.where(length > 0, length, 1.0)[:, None] * np.where(length > 0, length, 1.0)[None, :]
+    kernel[np.ix_(length == 0, length == 0)] = 1.0  # what has nothing in it is alike, and like nothing else
     np.fill_diagonal(kernel, 1.0)
     return kernel
 

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,7 +132,7 @@ class ServerWriter:
                 last = f"status {error.code}: {error.read(200).decode('utf-8', 'replace').strip()}"
                 if error.code < 500 and error.code not in _AGAIN:
                     raise ArtifactError(f"server: {self.url}: refused model {body['model']!r} with {last}") from error
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:  # URLError and timeouts are OSErrors
+            except (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError) as error:  # URLError, timeouts: OSErrors
                 last = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"server: {self.url}: no response in {self.tries} tries; last {last}")
 

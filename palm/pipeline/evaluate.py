@@ -16,7 +16,7 @@ from palm.lm.generate import sample_responses
 from palm.lm.tokens import encode_prompt
 from palm.pipeline.data_stages import base_name, read_base
 from palm.pipeline.finished import FinishedRun
-from palm.pipeline.plan_stages import oracle_for
+from palm.pipeline.plan_stages import POOL, oracle_for
 from palm.policies.adapters import Members
 from palm.progress import Track, silent
 from palm.seeds import derive_seed
@@ -93,6 +93,7 @@ def diversity_of_run(
         "divergence": None if apart is None else apart.record(),
         "features": features,
         "independent": bool(samples),
+        "pool": not samples and run.config.candidates.source == POOL,
         "level": level,
     }
 
@@ -154,7 +155,8 @@ def diversity_lines(record: dict[str, Any]) -> list[str]:
     """Diversity for people."""
     serving = [{"over": row["over"], "members used": row["perplexity"], **row["share"]} for row in record["serving"]]
     lines = ["Whom each member serves best: shares, and how many members are used, in effect", "", *markdown_table(serving)]
-    seeds = "" if record["independent"] else "; drawn with the same seeds for all, which hides differences"
+    seeds = "; the pool's responses that each favours most" if record["pool"] else ""
+    seeds = seeds if record["independent"] or record["pool"] else "; drawn with the same seeds for all, which hides differences"
     lines += ["", f"Texts (Vendi score by {record['features']}){seeds}", "", *markdown_table(record["writing"]["policies"])]
     if record["writing"]["between"] is not None:
         lines += ["", "Policies' texts against each other; what is above `if_same` is no accident", ""]

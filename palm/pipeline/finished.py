@@ -13,7 +13,7 @@ from palm.data.schema import Text
 from palm.evaluation.measure import Measured, on_prompts
 from palm.pipeline.config import Config
 from palm.pipeline.measure_stages import read_measured
-from palm.pipeline.plan_stages import read_candidates, read_tensor
+from palm.pipeline.plan_stages import baseline_names, read_candidates, read_tensor
 from palm.pipeline.read_config import config_of
 from palm.pipeline.runner import Context
 from palm.pipeline.summaries import SUMMARIES
@@ -95,6 +95,11 @@ class FinishedRun:
             return UserWeights.none(len(self.portfolio.reference))
         ids, mean, covariance = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "mean", "covariance"))
         return UserWeights(ids, mean, covariance)
+
+    def policy_for(self, name: str) -> str:
+        """Id of a policy that was trained, or of the one that stands for a single policy of that name."""
+        folder = self.folder / "plan" / "baselines" / name
+        return name if name in self.texts or name not in baseline_names() else Portfolio.from_pretrained(folder).ids[0]
 
     def measured(self, name: str) -> Measured:
         """What one policy gave on the held-out prompts."""

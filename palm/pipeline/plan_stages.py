@@ -132,7 +132,7 @@ def run_plan(context: Context) -> None:
     trained = dict(zip(planned.ids, planned.weights, strict=True))
     for name, weight in _baselines(oracle, model).items():
         policy = _stands_for(oracle, name, weight, trained) or name  # nothing is trained twice
-        trained[policy] = weight
+        weight = trained.setdefault(policy, weight)  # who stands for another keeps the weight that it was planned for
         single = Portfolio(
             weight[None, :], np.zeros((1, oracle.bases)), np.zeros(1), oracle.reference, config.kl, (policy,), **described
         )

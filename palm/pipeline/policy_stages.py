@@ -59,9 +59,12 @@ def read_baselines(context: Context) -> list[Portfolio]:
 
 
 def read_policies(context: Context) -> dict[str, np.ndarray]:
-    """Every policy that is trained, with its weight: the members first. A single policy that equals one of them is that one."""
-    portfolios = [read_plan(context), *read_baselines(context)]
-    return {name: weight for each in portfolios for name, weight in zip(each.ids, each.weights, strict=True)}
+    """Every policy that is trained, with its planned weight: the members first, of whom some stand for single policies."""
+    weights: dict[str, np.ndarray] = {}
+    for each in (read_plan(context), *read_baselines(context)):
+        for name, weight in zip(each.ids, each.weights, strict=True):
+            weights.setdefault(name, weight)
+    return weights
 
 
 def basis_of(context: Context) -> Basis:

@@ -7,18 +7,21 @@ mean over prompts of lack - within x gain is below 0: a one-sided t-test, at 5 %
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import t as student
 
+from palm.artifacts import read_json, write_json
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.objectives import Material
 from palm.rewards.tensor import RewardTensor
 from palm.seeds import derive_seed
 
+_LOOKS = "looks.json"
 _ERROR = 0.05  # chance, over all looks of a member, to stop one that lacks more
 
 
@@ -123,8 +126,17 @@ class Watch:
         )
         enough = is_enough(lack, gain, within=self.within, looks=most // self.every)
         share = float(lack.sum() / gain.sum()) if gain.sum() > 0 else 0.0
-        self.looks.append(Look(step, share, enough))
+        self.looks = [look for look in self.looks if look.step < step] + [Look(step, share, enough)]
         return enough
+
+    def keep(self, path: Path) -> None:
+        """Write what was seen, beside the checkpoints: who goes on after a kill has seen it, too."""
+        write_json(path, [asdict(look) for look in self.looks])
+
+    def recall(self, path: Path) -> None:
+        """Read what was seen before a kill; what a later look sees again replaces it."""
+        if path.exists():
+            self.looks = [Look(**look) for look in read_json(path)]
 
     def due(self, step: int) -> bool:
         """Whether a step is one of those at which to look."""
@@ -132,7 +144,7 @@ class Watch:
 
 
 def watching(trainer: Any, watch: Watch, tokenizer: Any) -> Callable[[int, int], bool]:
-    """Let a trainer stop where a member is good enough.
+    """Let a trainer stop where a member is good enough; what was seen is kept in the trainer's folder.
 
     Returns:
         (step, most steps) -> whether a member that stands at that step has stopped there: whoever goes on from a checkpoint has to
@@ -142,14 +154,20 @@ def watching(trainer: Any, watch: Watch, tokenizer: Any) -> Callable[[int, int],
 
     from palm.lm.load import LanguageModel
     from palm.lm.logprobs import response_logprobs
-    from palm.ranks import agree
+    from palm.ranks import agree, rank
+
+    kept = Path(trainer.args.output_dir) / _LOOKS
+    watch.recall(kept)
 
     def enough(step: int, most: int) -> bool:
         model = trainer.model
         training = model.training
         policy = LanguageModel(model.eval(), tokenizer, "a member")
         try:
-            return agree(watch.look(lambda texts: response_logprobs(policy, texts), step, most))
+            stop = agree(watch.look(lambda texts: response_logprobs(policy, texts), step, most))
+            if rank() == 0:
+                watch.keep(kept)
+            return stop
         finally:
             model.train(training)
 

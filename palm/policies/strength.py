@@ -3,7 +3,7 @@
 Candidates tell nothing of texts that nobody sampled. A policy trained on them goes on beyond them, and what it writes costs more KL
 than the plan allows and than any candidate shows, for rewards that do not pay for it. Its log-ratio is about linear in its change
 of the base's weights and its KL divergence about quadratic while that change is small, so scaling it by sqrt(planned / own KL)
-puts it back, in a few steps where it is large.
+puts it back; where it is large that goes too far, and the strength is sought between those seen.
 """
 
 import logging
@@ -22,8 +22,10 @@ from palm.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
 
-_MATCHES = 3  # times that a member is scaled down, at most
-_CLOSE = 1.05  # times the planned divergence: as good as it
+_MATCHES = 6  # times that a member is scaled, at most
+_NEAR, _CLOSE = 0.85, 1.05  # times the planned divergence: as good as it
+_NOTHING = 1e-6  # nats: rounding
+_LEAST = 1e-6  # strength of a member that may not diverge at all
 _PER_PROMPT = 4
 _BATCH = 128  # responses sampled together
 
@@ -76,15 +78,30 @@ def scale_adapter(model: Any, factor: float) -> None:
                 parameter.mul_(factor)
 
 
-def matched_strength(planned: float, own: float) -> float:
-    """What to scale a policy's change of the base by so that it diverges as planned; never more than 1."""
-    return 1.0 if own <= planned else float(np.sqrt(max(planned, 0.0) / own))
+def next_strength(planned: float, seen: Sequence[tuple[float, float]]) -> float:
+    """At what strength to look next for the planned divergence, given (strength, divergence) at one or more others.
+
+    Between the nearest on either side a divergence goes as a power of the strength; below all that was seen, as its square. Never
+    above 1.
+    """
+    strength, own = min((point for point in seen if point[1] > planned), default=(1.0, planned))
+    below = max((point for point in seen if point[1] <= planned), default=(0.0, 0.0))
+    if own <= planned:
+        return 1.0
+    if below[0] <= 0:
+        return float(strength * np.sqrt(max(planned, 0.0) / own))
+    if below[1] <= 0 or strength <= below[0]:  # nothing to reckon with: none of it shows, or chance has turned the two
+        return (strength + below[0]) / 2
+    power = np.log(own / below[1]) / np.log(strength / below[0])
+    found = below[0] * (planned / below[1]) ** (1 / power)
+    edge = (strength - below[0]) / 10  # what is nearly one of them again tells nothing
+    return float(np.clip(found, below[0] + edge, strength - edge))
 
 
 def match_divergence(
     policy: LanguageModel, prompts: Sequence[list[int]], planned: float, *, texts: int, max_new_tokens: int, seed: int
 ) -> dict[str, float]:
-    """Scale a policy down, in place, until it diverges as planned on text of its own.
+    """Scale a policy that diverges more than planned on text of its own, in place, until it diverges as planned.
 
     Args:
         policy: the base with the adapter active.
@@ -96,6 +113,13 @@ def match_divergence(
         the strength that it now has, and its divergences: planned, as trained, and now.
     """
 
+    now = 1.0
+
+    def to(strength: float) -> None:
+        nonlocal now
+        scale_adapter(policy.model, strength / now)
+        now = strength
+
     def measured() -> float:
         return own_divergence(
             policy,
@@ -106,14 +130,19 @@ def match_divergence(
             seed=seed,
         )
 
-    strength, before = 1.0, measured()
-    own = before
-    for _ in range(_MATCHES):
-        if own <= planned * _CLOSE:
-            break
-        factor = matched_strength(planned, own)
-        scale_adapter(policy.model, factor)
-        strength, own = strength * factor, measured()
-    if own > 1.5 * planned:
-        logger.warning("a member's KL divergence is %.3g nats after scaling by %.2f, planned %.3g", own, strength, planned)
-    return {"strength": strength, "planned_divergence": planned, "trained_divergence": before, "divergence": own}
+    seen = [(now, measured())]
+    while not _matches(planned, *seen[-1]) and len(seen) <= _MATCHES:
+        to(max(next_strength(planned, seen), _LEAST))
+        seen.append((now, measured()))
+    strength, own = seen[-1]
+    if not _matches(planned, strength, own):
+        strength, own = max((point for point in seen if point[1] <= planned * _CLOSE), default=min(seen))
+        to(strength)
+        if not planned / 1.5 <= own <= 1.5 * planned:
+            logger.warning("a member's KL divergence is %.3g nats after scaling by %.2f, planned %.3g", own, strength, planned)
+    return {"strength": strength, "planned_divergence": planned, "trained_divergence": seen[0][1], "divergence": own}
+
+
+def _matches(planned: float, strength: float, own: float) -> bool:
+    """Whether a policy scaled to a strength diverges as planned, as nearly as texts tell; or less, if it is as it was trained."""
+    return own <= planned * _CLOSE + _NOTHING and (strength >= 1.0 or own >= planned * _NEAR)

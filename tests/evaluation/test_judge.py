@@ -124,6 +124,25 @@ def test_refusals_are_not_repeated(serve: Any) -> None:
     assert len(endpoint.asked) == 1
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(serve: Any) -> None:
+    class Broken(bytes):
+        """As long as it says, in its header only."""
+
+        def __len__(self) -> int:
+            return 5000
+
+    endpoint = serve(lambda body, number: (200, Broken(b"{")) if number == 0 else chat("VERDICT: B"))
+    assert endpoint.client(timeout=1.0).ask([{"role": "user", "content": "?"}]) == "VERDICT: B"
+    assert len(endpoint.asked) == 2
+
+
+def test_intervals_end_where_rates_do() -> None:
+    found = summarise(np.array([[1, 1], [0, 0], [1, 1]], dtype=float), ["a", "b", "c"])
+    assert (found.win_rate.low, found.win_rate.high) == (0, 1)
+    turned = summarise(np.array([[1, 0], [0, 1], [1, 0]], dtype=float), ["a", "b", "c"])
+    assert (turned.position_bias.low, turned.position_bias.high) == (-1, 1)
+
+
 def test_nobody_listens() -> None:
     with pytest.raises(JudgeError, match="no answer in 2 tries"):
         ChatClient("http://127.0.0.1:9/v1", "m", tries=2, wait=0.0).ask([])
@@ -136,7 +155,12 @@ def test_nobody_listens() -> None:
         ("verdict: b.", "B"),
         ("**VERDICT:** TIE", "TIE"),
         ("First I thought VERDICT: A, but no.\nVERDICT: B", "B"),
+        ("Final verdict: A", "A"),
+        ("VERDICT: A\nI hope this helps.", "A"),
         ("VERDICT: Absolutely", None),
+        ("VERDICT: A/B", None),
+        ("VERDICT: A or VERDICT: B", None),
+        ("VERDICT: A response like B would be better, so the winner is B.", None),
         ("A", None),
         ("", None),
     ],

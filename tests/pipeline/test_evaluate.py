@@ -166,6 +166,10 @@ def test_plain_files_can_be_compared_as_texts(run: FinishedRun, files: dict[str,
         (["--policy", "a=BAD", "--reference", "REF", "--kl", "0.1"], "BAD, line 1: not complete JSON"),
         (["--policy", "a=REF", "--reference", "REF", "--kl", "0.1"], "a: expected rewards and kl on every line, got no kl"),
         (["--policy", "a=POLICY", "--reference", "REF", "--kl", "0"], "kl: expected a positive number, got 0.0"),
+        (["--policy", "a=POLICY", "--reference", "REF", "--kl", "inf"], "kl: expected a positive number, got inf"),
+        (["--policy", "a=SIGN", "--reference", "REF", "--kl", "0.1"], "a: kl: expected estimates of a KL divergence"),
+        (["--policy", "a=NULL", "--reference", "REF", "--kl", "0.1"], "NULL, line 1: expected prompt and responses as text or"),
+        (["--policy", "a=WORDS", "--reference", "REF", "--kl", "0.1"], "WORDS, line 1: kl: expected 1 finite numbers, got ['0.1']"),
         (["--policy", "a=OTHER", "--reference", "REF", "--kl", "0.1"], "a: expected the same prompts in the same order"),
         (["--policy", "a=POLICY", "--reference", "NAN", "--kl", "0.1"], "rewards: expected 1 x K finite numbers"),
         (["--policy", "a=POLICY", "--reference", "EMPTY", "--kl", "0.1"], "expected a line for every prompt, got an empty file"),
@@ -179,11 +183,18 @@ def test_bad_input_is_told(run: FinishedRun, files: dict[str, Path], tmp_path: P
         "NAN": tmp_path / "NAN",
         "EMPTY": tmp_path / "EMPTY",
         "OTHER": tmp_path / "OTHER",
+        "NULL": tmp_path / "NULL",
+        "SIGN": tmp_path / "SIGN",
+        "WORDS": tmp_path / "WORDS",
     }
     made["BAD"].write_text("{\n")
     made["EMPTY"].write_text("\n")
     made["NAN"].write_text('{"prompt": "p", "responses": ["r"], "rewards": [[NaN, 1]]}\n')
     made["OTHER"].write_text('{"prompt": "p", "responses": ["r"], "rewards": [[0, 1]], "kl": [0.1]}\n')
+    made["NULL"].write_text('{"prompt": "p", "responses": [null, "r"]}\n')
+    made["WORDS"].write_text('{"prompt": "p", "responses": ["r"], "rewards": [[0, 1]], "kl": ["0.1"]}\n')
+    rows = [json.loads(line) for line in made["POLICY"].read_text().splitlines()]
+    made["SIGN"].write_text("".join(json.dumps({**row, "kl": [-5.0]}) + "\n" for row in rows))
     for name, path in made.items():
         arguments = [part.replace(name, str(path)) if part.split("=")[-1] == name else part for part in arguments]
     done = script("evaluate_coverage.py", *arguments)

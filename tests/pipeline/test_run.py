@@ -237,6 +237,21 @@ def test_a_reward_model_that_was_fitted_before(tiny_run: Any, base_folder: Path,
             Pipeline(STAGES, load_config(tiny_run.config, changed)).run(only="fit")
 
 
+def test_every_policy_is_trained_for_the_weight_that_it_was_planned_for(tiny_run: Any) -> None:
+    """Also a member that stands for a single policy, whose own weight would have been another."""
+    planned = Portfolio.from_pretrained(tiny_run.folder / "plan")
+    weights = dict(zip(planned.ids, planned.weights, strict=True))
+    singles = {path.name: Portfolio.from_pretrained(path) for path in (tiny_run.folder / "plan" / "baselines").iterdir()}
+    assert set(singles) == {"single-mean", "single-worst"}
+    assert singles["single-mean"].ids[0] in planned.ids, "in this run a member stands for it"
+    for single in singles.values():
+        np.testing.assert_array_equal(weights.setdefault(single.ids[0], single.weights[0]), single.weights[0])
+    logs = read_json(tiny_run.folder / "train" / "training.json")
+    assert logs.keys() == weights.keys()
+    for name, log in logs.items():
+        np.testing.assert_array_equal(log["weight"], weights[name])
+
+
 def test_members_go_on_from_another_runs(tiny_run: Any, tmp_path: Path) -> None:
     """Each from a copy of the adapter whose weight is nearest; what is there decides whether the stage is done."""
     kept, first = tmp_path / "run", tmp_path / "first"

@@ -13,7 +13,7 @@ from palm.lm.generate import sample_encoded
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
 from palm.policies.adapters import CONFIG, WEIGHTS, Members
-from palm.policies.strength import matched_strength, own_divergence
+from palm.policies.strength import next_strength, own_divergence
 
 Load = Callable[[], LanguageModel]
 WEIGHT = np.array([0.7, 0.3])
@@ -67,10 +67,48 @@ def test_own_divergence_is_that_of_text_sampled_apart(task: Any, fresh_model: Lo
 
 
 def test_who_diverges_less_than_planned_is_left_alone() -> None:
-    assert matched_strength(2.0, 1.5) == 1
-    assert matched_strength(0.5, 2.0) == 0.5
-    assert matched_strength(0.0, 0.0) == 1
-    assert matched_strength(0.0, 1.0) == 0
+    assert next_strength(2.0, [(1.0, 1.5)]) == 1
+    assert next_strength(0.5, [(1.0, 2.0)]) == 0.5
+    assert next_strength(0.0, [(1.0, 0.0)]) == 1
+    assert next_strength(0.0, [(1.0, 1.0)]) == 0
+
+
+@pytest.mark.parametrize("planned", [0.01, 0.3, 2.0])
+@pytest.mark.parametrize(
+    "divergence",
+    [
+        lambda s: 9 * s**2,
+        lambda s: 9 * s**7,
+        lambda s: 9 * s**1.1,
+        lambda s: 9 / (1 + np.exp(-20 * (s - 0.8))) * s,
+        lambda s: 9 * (s > 0.4) * s,
+    ],
+)
+def test_the_strength_that_diverges_as_planned_is_found(divergence: Callable[[float], float], planned: float) -> None:
+    seen = [(1.0, float(divergence(1.0)))]
+    for _ in range(6):
+        seen.append(((strength := next_strength(planned, seen)), float(divergence(strength))))
+    below = max((point for point in seen if point[1] <= planned), default=(0.0, 0.0))
+    above = min(point for point in seen if point[1] > planned)
+    assert below[0] < above[0]
+    nearest = min(abs(np.log(max(own, 1e-9) / planned)) for _, own in seen)
+    assert nearest < 0.16 or above[0] - below[0] < 0.1, "near, or it jumps there"
+
+
+def test_a_member_far_beyond_the_plan_ends_at_it_and_not_below(
+    task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the divergence is no square of the strength the first guess goes far too low."""
+    monkeypatch.setattr("palm.policies.train.planned_divergence", lambda *_: 0.1)
+    told = task.train(fresh_model(), tmp_path, {"m": WEIGHT}, match_kl=60, dpo={"max_steps": 40, "learning_rate": 2e-2})["m"]
+    assert told["trained_divergence"] > 1
+    assert 0.085 <= told["divergence"] <= 0.105
+
+
+def test_no_divergence_at_all(task: Any, fresh_model: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("palm.policies.train.planned_divergence", lambda *_: 0.0)
+    told = task.train(fresh_model(), tmp_path, {"m": WEIGHT}, match_kl=12)["m"]
+    assert told["divergence"] < 1e-6 < told["trained_divergence"]
 
 
 def test_a_member_killed_while_it_is_matched_takes_no_further_step(

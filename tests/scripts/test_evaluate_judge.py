@@ -45,6 +45,24 @@ def test_a_run_is_judged_and_what_was_judged_is_kept(folder: Path, serve: Any) -
     assert len(endpoint.asked) == asked
 
 
+def test_a_single_policy_is_known_by_its_name_also_where_a_member_stands_for_it(folder: Path, serve: Any) -> None:
+    """And names are looked at before anything is asked."""
+    run = FinishedRun.read(folder)
+    assert "single-mean" not in run.texts, "in this run a member stands for it"
+    endpoint = serve(by_length)
+    options = ["--url", endpoint.url, "--model", "m", "--comparisons", 2]
+    done = ask(folder, *options, "--against", "reference", "nobody")
+    assert (done.returncode, len(endpoint.asked)) == (2, 0)
+    names = ["single-mean", "single-worst"]
+    served = {
+        run.portfolio.ids[place] for place in run.portfolio.utilities(run.users.mean).argmax(axis=1) if place < len(run.portfolio)
+    }
+    names = [name for name in names if served != {run.policy_for(name)}]
+    done = ask(folder, *options, "--against", *names)
+    assert done.returncode == 0, done.stderr
+    assert [row["against"] for row in json.loads(done.stdout.splitlines()[-1])["rows"]] == names
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
