@@ -113,31 +113,20 @@ def match_divergence(
         the strength that it now has, and its divergences: planned, as trained, and now.
     """
 
-    now = 1.0
-
-    def to(strength: float) -> None:
-        nonlocal now
-        scale_adapter(policy.model, strength / now)
-        now = strength
-
-    def measured() -> float:
-        return own_divergence(
-            policy,
-            prompts,
-            texts=texts,
-            max_new_tokens=max_new_tokens,
-            without_adapter=policy.model.disable_adapter,
-            seed=seed,
+    def look(strength: float, before: float) -> tuple[float, float]:
+        scale_adapter(policy.model, strength / before)
+        own = own_divergence(
+            policy, prompts, texts=texts, max_new_tokens=max_new_tokens, without_adapter=policy.model.disable_adapter, seed=seed
         )
+        return strength, own
 
-    seen = [(now, measured())]
+    seen = [look(1.0, 1.0)]
     while not _matches(planned, *seen[-1]) and len(seen) <= _MATCHES:
-        to(max(next_strength(planned, seen), _LEAST))
-        seen.append((now, measured()))
+        seen.append(look(max(next_strength(planned, seen), _LEAST), seen[-1][0]))
     strength, own = seen[-1]
     if not _matches(planned, strength, own):
         strength, own = max((point for point in seen if point[1] <= planned * _CLOSE), default=min(seen))
-        to(strength)
+        scale_adapter(policy.model, strength / seen[-1][0])
         if not planned / 1.5 <= own <= 1.5 * planned:
             logger.warning("a member's KL divergence is %.3g nats after scaling by %.2f, planned %.3g", own, strength, planned)
     return {"strength": strength, "planned_divergence": planned, "trained_divergence": seen[0][1], "divergence": own}
