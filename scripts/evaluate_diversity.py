@@ -26,7 +26,7 @@ from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, p
 
 from palm.data.schema import plain_text
 from palm.evaluation.files import check_same_prompts, read_samples
-from palm.evaluation.tables import markdown_table
+from palm.evaluation.tables import markdown_table, rounded
 from palm.evaluation.vendi import word_kernel
 from palm.evaluation.writing import writing
 from palm.pipeline.evaluate import TFIDF, diversity_lines, diversity_of_run, model_kernel
@@ -69,7 +69,7 @@ def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> E
     kernel = word_kernel if options.features == TFIDF else model_kernel(options.features)
     record = {"writing": writing(texts, kernel=kernel, level=options.level, seed=options.seed).record()}
     between = record["writing"]["between"]
-    return record, markdown_table(record["writing"]["policies"]) + (["", *markdown_table([between])] if between else [])
+    return record, markdown_table(record["writing"]["policies"]) + (["", *markdown_table([rounded(between)])] if between else [])
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def run_writing_recipe(*, model: str | None, portfolio: Path | None, policies: s
         who: dict[str, Any] = {"model": model or "", "adapters": {}}
         if portfolio is not None:
             who = served_members(portfolio, model, server=options["server"] is not None)
-            wanted = tuple(who["adapters"]) if policies is None else tuple(policies.split(","))
+            wanted = tuple(who["adapters"]) if policies is None else tuple(name.strip() for name in policies.split(","))
         writing = Writing(**who, policies=wanted, key=key, **options)
         written = run_writing(writing, track=bars if rank() == 0 else silent)
         if rank() == 0:

@@ -62,15 +62,13 @@ def coverage(
     """
     drawn = sample_simplex(weights, oracle.bases, np.random.default_rng(seed))
     optimum, served = oracle.optimum(drawn), portfolio.served(drawn)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        epsilon = np.where(optimum > served, optimum / served - 1.0, 0.0)
+    epsilon = _epsilon(optimum, served)
     regret = worst = gain = None
     if users is not None and len(users):
         users = check_weights(users, bases=oracle.bases, name="users")
         best, had = oracle.optimum(users), portfolio.served(users)
         regret, gain = bootstrap_mean(best - had, seed=seed), bootstrap_mean(had - users @ portfolio.reference, seed=seed)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            worst = float(np.where(best > had, best / had - 1.0, 0.0).max())
+        worst = float(_epsilon(best, had).max())
     return Coverage(
         certificate=certify(portfolio, oracle),
         mean_epsilon=float(epsilon.mean()),
@@ -80,3 +78,9 @@ def coverage(
         user_worst_epsilon=worst,
         user_gain=gain,
     )
+
+
+def _epsilon(optimum: np.ndarray, served: np.ndarray) -> np.ndarray:
+    """OPT / L - 1 of each weight, without bound where nothing or less is served."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(optimum > served, (optimum - served) / np.maximum(served, 0.0), 0.0)

@@ -22,6 +22,8 @@ from palm.portfolio.on_prompts import OnPrompts
 from palm.rewards.tensor import RewardTensor, reward_tensor
 from palm.simplex import check_weights
 
+_ROUNDING = 1e-6
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -72,7 +74,7 @@ def read_samples(path: Path) -> Samples:
         prompts.append(row["prompt"])
         responses.append(row["responses"])
         if "rewards" in row:
-            rewards.append(_numbers(row["rewards"], (len(row["responses"]), None), "rewards", where))
+            rewards.append(_rewards(row["rewards"], len(row["responses"]), where))
         if "kl" in row:
             kl.append(float(_numbers(row["kl"], (len(row["responses"]),), "kl", where).mean()))
     for name, found in (("rewards", rewards), ("kl", kl)):
@@ -82,6 +84,16 @@ def read_samples(path: Path) -> Samples:
         raise ArtifactError(f"{path}: rewards: expected equally many bases on every line, got others")
     tensor = reward_tensor(np.vstack(rewards), [len(row) for row in responses]) if rewards else None
     return Samples(prompts, responses, tensor, np.array(kl) if kl else None)
+
+
+def _rewards(value: object, responses: int, where: str) -> np.ndarray:
+    array = _numbers(value, (responses, None), "rewards", where)
+    if not -_ROUNDING <= array.min() <= array.max() <= 1 + _ROUNDING:
+        raise ArtifactError(
+            f"{where}: rewards: expected numbers from 0 to 1, on one scale in all files, got {array.min():.4g} to "
+            f"{array.max():.4g}: gaps are shares of what is served, and depend on where 0 is"
+        )
+    return array
 
 
 def _numbers(value: object, shape: tuple[int | None, ...], name: str, where: str) -> np.ndarray:
@@ -149,9 +161,12 @@ def read_users(path: Path, bases: int) -> np.ndarray:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         weights = [row["weight"] if isinstance(row, dict) else row for row in rows]
-        array = np.array(weights, dtype=np.float64)
+        if not weights:
+            raise ValueError("got an empty file")
+        array = np.array(weights)
+        if array.dtype.kind not in "iuf":
+            raise ValueError(f"got {weights[0]!r:.60}")
+        array = array.astype(np.float64)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: expected a user's weight on every line, such as [0.2, 0.8]: {error}") from error
-    if not len(array):
-        raise ArtifactError(f"{path}: expected a user's weight on every line, got an empty file")
     return check_weights(array, bases=bases, name=str(path))

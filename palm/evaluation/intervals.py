@@ -67,6 +67,29 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
     return Estimate(float(mean), float(low), float(high), len(values))
 
 
+def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float = 0.95, seed: int = 0) -> Estimate:
+    """Mean of values that lie in a range over independent units, with an interval that knows of what was not seen.
+
+    Where all of a few units agree their bootstrap says that nothing else can be. So two units at either end of the range are
+    added before the interval is taken, which is then cut to the range.
+
+    Args:
+        values: (n,) numbers, one per unit.
+        least, most: the range.
+        level: of the interval.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there are no values, or one is not finite.
+
+    Source: A. Agresti, B. A. Coull, "Approximate is better than 'exact' for interval estimation of binomial proportions", The
+        American Statistician 52 (1998).
+    """
+    mean = bootstrap_mean(values, level=level, seed=seed).mean
+    wide = bootstrap_mean(np.concatenate([values, np.repeat([least, most], 2)]), level=level, seed=seed)
+    return Estimate(mean, max(min(wide.low, mean), least), min(max(wide.high, mean), most), len(values))
+
+
 def _tail(units: int, level: float) -> float:
     """What to leave out of a bootstrap distribution at either end, so that an interval for a mean of normal numbers holds."""
     if units < 2:

@@ -11,7 +11,7 @@ Source of both orders and of position bias: L. Zheng et al., "Judging LLM-as-a-j
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from palm.artifacts import ArtifactError, digest, read_json, write_json
 from palm.data.schema import Text, plain_text
-from palm.evaluation.intervals import Estimate, bootstrap_mean
+from palm.evaluation.intervals import Estimate, bounded_mean
 from palm.evaluation.judge_client import JudgeError, Message
 
 _SYSTEM = (
@@ -181,17 +181,12 @@ def summarise(verdicts: np.ndarray, units: Sequence[str], *, seed: int = 0) -> J
     first = known[:, 0] - known[:, 1]  # +1: the first place won both times, -1: the second
     return Judged(
         verdicts,
-        _within(bootstrap_mean(_by_unit(won, of), seed=seed), 0.0),
+        bounded_mean(_by_unit(won, of), 0.0, 1.0, seed=seed),
         float((known[:, 0] == known[:, 1]).mean()),
         float((won == 0.5).mean()),
-        _within(bootstrap_mean(_by_unit(first, of), seed=seed), -1.0),
+        bounded_mean(_by_unit(first, of), -1.0, 1.0, seed=seed),
         int((~there).sum()),
     )
-
-
-def _within(found: Estimate, least: float) -> Estimate:
-    """An interval cut where the number itself ends; Student's, of few units, does not know of that."""
-    return replace(found, low=max(found.low, least), high=min(found.high, 1.0))
 
 
 def _by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:

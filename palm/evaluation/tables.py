@@ -17,3 +17,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, dict) and set(value) >= _ESTIMATE:
         return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose numbers have three decimals."""
+    return {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in row.items()}

@@ -1,5 +1,6 @@
 """Prompt and response to token ids, in one way everywhere: embedding, training, generating, scoring."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from palm.data.schema import Text, as_messages
@@ -49,6 +50,14 @@ def fit(prompt_ids: list[int], response_ids: list[int], max_length: int | None) 
         prompt_ids = prompt_ids[-max(1, max_length - max(len(response_ids), 1), max_length // 2) :]
         response_ids = response_ids[: max_length - len(prompt_ids)]
     return prompt_ids, response_ids
+
+
+def fit_all(prompt_ids: list[int], responses: Sequence[list[int]], max_length: int | None) -> tuple[list[int], list[list[int]]]:
+    """Cut a prompt and its responses as `fit` does: the prompt once, for the longest response, so that all follow the same one."""
+    prompt, longest = fit(prompt_ids, max(responses, key=len, default=[]), max_length)
+    if max_length is None or not longest:
+        return prompt, list(responses)
+    return prompt, [response[: max_length - len(prompt)] for response in responses]
 
 
 def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool = False) -> list[int]:

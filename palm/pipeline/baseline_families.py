@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from palm.artifacts import digest
 from palm.data.schema import Text
 from palm.evaluation.best_of import best_of, choose_n
 from palm.evaluation.measure import Measured, on_prompts
@@ -133,11 +134,17 @@ def _member_soup(setting: Setting, most: int) -> list[Made]:
 def _measure_soups(setting: Setting, kind: str, adapters: dict[str, Path], shares: np.ndarray) -> list[Measured]:
     """Of one soup of all adapters for each row of (T, adapters) shares."""
     soups = {}
-    for number, row in enumerate(shares):
-        folder = setting.context.folder / "soups" / f"{kind}-{number}"
+    for row in shares:
+        folder = setting.context.folder / "soups" / f"{kind}-{_of_weight(row)}"
         write_soup(adapters, dict(zip(adapters, row.tolist(), strict=True)), folder)
         soups[folder.name] = folder
-    return _measure_adapters(setting, soups)
+    measured = dict(zip(soups, _measure_adapters(setting, soups), strict=True))
+    return [measured[f"{kind}-{_of_weight(row)}"] for row in shares]
+
+
+def _of_weight(weight: np.ndarray) -> str:
+    """A name for a weight: what is kept for it must not be found for another."""
+    return digest(weight.tolist())[:12]
 
 
 def _mod(setting: Setting, most: int) -> list[Made]:
@@ -158,7 +165,7 @@ def _mod(setting: Setting, most: int) -> list[Made]:
             texts: list[list[Text]] = [[mixed.sample.text for mixed in row] for row in drawn]
             flat = [mixed for row in drawn for mixed in row]
             kl, ratio = np.array([mixed.kl for mixed in flat]), np.array([mixed.log_ratio for mixed in flat])
-            basis = score_responses(setting.context, f"mod-{number}", run.candidates.prompts, texts)
+            basis = score_responses(setting.context, f"mod-{_of_weight(weight)}", run.candidates.prompts, texts)
             found.append(ScoredTexts(texts, basis, kl, ratio).measured())
     finally:
         members.close()

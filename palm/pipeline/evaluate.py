@@ -9,7 +9,7 @@ import numpy as np
 from palm.data.schema import plain_text
 from palm.evaluation.divergence import Divergences, Policy, pairwise_kl
 from palm.evaluation.gaps import gap_table, serving_table
-from palm.evaluation.tables import markdown_table
+from palm.evaluation.tables import markdown_table, rounded
 from palm.evaluation.vendi import feature_kernel, word_kernel
 from palm.evaluation.writing import Kernel, writing
 from palm.lm.generate import sample_responses
@@ -160,7 +160,7 @@ def diversity_lines(record: dict[str, Any]) -> list[str]:
     lines += ["", f"Texts (Vendi score by {record['features']}){seeds}", "", *markdown_table(record["writing"]["policies"])]
     if record["writing"]["between"] is not None:
         lines += ["", "Policies' texts against each other; what is above `if_same` is no accident", ""]
-        lines += markdown_table([_rounded(record["writing"]["between"])])
+        lines += markdown_table([rounded(record["writing"]["between"])])
     if record["divergence"] is not None:
         found = record["divergence"]
         table = Divergences(
@@ -169,7 +169,3 @@ def diversity_lines(record: dict[str, Any]) -> list[str]:
         lines += ["", f"Divergence in nats, {found['samples']} new responses to each of {found['prompts']} prompts", ""]
         lines += markdown_table(table.rows())
     return lines
-
-
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in row.items()}

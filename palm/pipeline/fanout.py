@@ -4,6 +4,7 @@ The run's folder `jobs` has the commands (members.json), the configuration that 
 """
 
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +34,13 @@ def check_launch(launch: LaunchConfig) -> None:
         if getattr(launch, name) < least:
             raise ConfigError(f"train.launch.{name}: expected at least {least}, got {getattr(launch, name)}")
     try:
-        shlex.split(launch.command)
+        command = shlex.split(launch.command)
     except ValueError as error:
         raise ConfigError(
             f"train.launch.command: expected a command as a shell takes it, got {launch.command!r}: {error}"
         ) from error
+    if launch.launcher == "pool" and command and shutil.which(command[0]) is None:
+        raise ConfigError(f"train.launch.command: expected a program that is there, got {command[0]!r}")
     if launch.launcher == "ray":
         from importlib.util import find_spec
 

@@ -41,10 +41,11 @@ class FinishedRun:
 
     @classmethod
     def read(cls, folder: Path) -> "FinishedRun":
-        """See that what evaluation needs is there and whole.
+        """See that what evaluation needs is there, whole, and of one making.
 
         Raises:
-            ArtifactError: a stage is missing or damaged; the message names it.
+            ArtifactError: a stage is missing or damaged, or was made from another result of an earlier one than is there; the
+                message names it.
         """
         if not folder.is_dir():
             raise ArtifactError(f"{folder}: expected the folder of a finished run, such as runs/planted; no such folder")
@@ -55,6 +56,13 @@ class FinishedRun:
                 manifests[name] = manifest
             elif name in NEEDED:
                 raise ArtifactError(f"{folder}: expected a finished run, but the stage {name} is not there; `palm run` makes it")
+        for stage in NEEDED:
+            for need, content in manifests[stage].inputs.items():
+                if need in manifests and content != manifests[need].content:
+                    raise ArtifactError(
+                        f"{folder}: expected stages that belong together, but {stage} was made from another {need} than is "
+                        "there; `palm run` makes it anew"
+                    )
         sections: dict[str, Any] = {
             _SECTIONS.get(name, name): manifest.config for name, manifest in manifests.items() if name not in ("score", "measure")
         }

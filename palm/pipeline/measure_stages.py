@@ -15,7 +15,6 @@ from palm.evaluation.measure import Measured, from_pool, gap_interval, measured_
 from palm.features.pairs import PairFeatures
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import response_logprobs
-from palm.lm.tokens import encode
 from palm.pipeline.data_stages import PLANTED, base_name, planted_world, read_base, read_split_features
 from palm.pipeline.fit_stage import read_main_model, read_method
 from palm.pipeline.plan_stages import POOL, oracle_for, read_candidates, read_tensor
@@ -23,6 +22,7 @@ from palm.pipeline.policy_stages import read_plan, read_policies
 from palm.pipeline.policy_texts import write_and_score
 from palm.pipeline.runner import Context
 from palm.policies.adapters import Members
+from palm.policies.candidates import encode_candidates, flatten
 from palm.portfolio import GibbsOracle, Portfolio
 from palm.rewards import RewardTensor
 from palm.rewards.base import RewardModel
@@ -102,7 +102,9 @@ def _on_pool(
     """Policies that may only give a prompt's candidates: what they make of those, and the three that each favours most."""
     measured: dict[str, Measured] = {}
     texts: dict[str, list[list[Text]]] = {}
-    encoded = [encode(base.tokenizer, *text, max_length=context.config.train.max_length) for text in candidates.texts]
+    encoded = flatten(
+        *encode_candidates(base.tokenizer, candidates.prompts, candidates.responses, max_length=context.config.train.max_length)
+    )
     with members.without_adapter():
         reference = response_logprobs(base, encoded)
     for name in members.ids:

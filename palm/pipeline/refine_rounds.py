@@ -10,7 +10,7 @@ import numpy as np
 from palm.arrays import write_arrays
 from palm.artifacts import read_json, write_json
 from palm.data.candidates import split_prompts
-from palm.evaluation.intervals import Estimate
+from palm.evaluation.intervals import Estimate, resampled_interval
 from palm.evaluation.measure import Measured, on_prompts
 from palm.pipeline.config import RefineConfig
 from palm.pipeline.measure_stages import measure_policies, read_measured
@@ -76,10 +76,9 @@ class Part:
         return replace(portfolio, confidence=said)
 
     def gap(self, policies: list[Policy], *, delta: float, draws: int, seed: int) -> Estimate:
-        """The worst epsilon beside `delta`, with a 95 % percentile interval over prompts."""
+        """The worst epsilon beside `delta`, with a 95 % interval over prompts."""
         centre, samples = resampled_gaps(self._prompts(policies), draws=draws, seed=seed, delta=delta)
-        low, high = np.percentile(samples[:, 0], [2.5, 97.5])
-        return Estimate(centre.epsilon, float(low), float(high), len(self.rows))
+        return resampled_interval(centre.epsilon, samples[:, 0], len(self.rows), least=0.0)
 
     def measured(self, policy: Policy) -> Measured:
         """What a policy gave on these prompts."""

@@ -240,7 +240,7 @@ class Pipeline:
             yield
 
 
-_VERSION = 2  # of the stages' results; raised when a stage's output changes its form
+_VERSION = 3  # of the stages' results; raised when a stage's output changes its form
 
 
 def section(config: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from palm.pipeline.data_stages import (
 from palm.pipeline.fanout import run_train
 from palm.pipeline.fit_stage import outside_fit, run_fit
 from palm.pipeline.measure_stages import run_measure
-from palm.pipeline.plan_stages import run_plan, run_sample, run_score
+from palm.pipeline.plan_stages import POOL, run_plan, run_sample, run_score
 from palm.pipeline.result_stages import run_report, run_route
 from palm.pipeline.runner import Stage, section
 from palm.pipeline.summaries import SUMMARIES
@@ -67,6 +67,13 @@ def _train_settings(config: Config) -> dict[str, Any]:
         del settings["start"]
     if config.train.objective in ONLINE:  # new texts are scored
         return {"train": settings, "features": _features_settings(config)}
+    return settings
+
+
+def _measure_settings(config: Config) -> dict[str, Any]:
+    settings: dict[str, Any] = {"measure": section(config.measure)}
+    if config.candidates.source == POOL:  # its responses are read; others are written
+        settings["max_length"] = config.train.max_length
     return settings
 
 
@@ -152,7 +159,7 @@ STAGES = (
         "measure",
         SUMMARIES["measure"],
         needs=lambda config: ("data", "base", "embed", "fit", "sample", "score", "plan", "train"),
-        settings=lambda config: {"measure": section(config.measure), "max_length": config.train.max_length},
+        settings=_measure_settings,
         run=run_measure,
     ),
     Stage(

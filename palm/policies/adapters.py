@@ -17,6 +17,7 @@ from palm.lm.training import check_alpha
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 RANKS = (8, 16, 32, 64)
+DEFAULT_RANK = 8
 SERVED_BASE = "base.json"  # of a portfolio that is served: its base's id, and the digest of its weights
 
 _VARIANT = "a variant whose change is no plain low-rank sum; adapters could not be merged exactly, and vLLM does not load it"
@@ -69,12 +70,19 @@ def lora_config(options: Mapping[str, Any]) -> Any:
     for name in ("rank_pattern", "alpha_pattern"):
         if options.get(name):
             raise ValueError(f"lora.{name}: expected nothing, got {options[name]!r}: soups want one rank and scale")
-    rank = options.get("r", 8)
+    rank = options.get("r", DEFAULT_RANK)
     if rank not in RANKS:
         raise ValueError(f"lora.r: expected one of {', '.join(map(str, RANKS))} (what vLLM serves), got {rank!r}")
     check_alpha(options)
     return LoraConfig(
-        **{"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "lora_dropout": 0.0, **options, "task_type": "CAUSAL_LM"}
+        **{
+            "r": DEFAULT_RANK,
+            "lora_alpha": 16,
+            "target_modules": "all-linear",
+            "lora_dropout": 0.0,
+            **options,
+            "task_type": "CAUSAL_LM",
+        }
     )
 
 
@@ -117,7 +125,8 @@ def load_into(model: Any, folder: Path) -> None:
     try:
         found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
     except RuntimeError as error:
-        raise ArtifactError(f"{folder / WEIGHTS}: expected an adapter of the same shape: {error}") from error
+        first = [*str(error).splitlines(), ""][1].strip() or str(error)  # torch names every module, after a heading
+        raise ArtifactError(f"{folder / WEIGHTS}: expected an adapter of the same shape: {first}") from error
     missing = [name for name in found.missing_keys if "lora_" in name]
     if found.unexpected_keys or missing:
         raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")

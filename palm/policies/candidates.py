@@ -1,7 +1,9 @@
 """Candidates as members are trained on them: token ids and reference log-probabilities once for all, and the rows of a member."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +15,13 @@ from palm.artifacts import ArtifactError
 from palm.data.schema import Text
 from palm.lm.load import LanguageModel
 from palm.lm.logprobs import Encoded, response_logprobs
-from palm.lm.tokens import encode_prompt, encode_response, fit
+from palm.lm.tokens import encode_prompt, encode_response, fit_all
 from palm.policies.pairs import scalarise
 from palm.ranks import barrier, rank, ranks
 from palm.rewards.tensor import RewardTensor
 from palm.seeds import derive_seed
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,28 +79,51 @@ def tokenise_candidates(
         reference: False leaves the log-probabilities at 0, for objectives that do not ask for them.
         advance: called with the number of texts done.
     """
-    tokenizer = language_model.tokenizer
-    beginnings = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    beginnings, encoded = encode_candidates(language_model.tokenizer, prompts, responses, max_length=max_length, sampled=sampled)
+    counts = [len(candidates) for candidates in encoded]
+    logprobs = np.zeros((len(prompts), max(counts)))
+    if reference:
+        flat = flatten(beginnings, encoded)
+        logprobs[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = _reference(language_model, flat, folder, advance)
+    return TokenisedCandidates(beginnings, encoded, logprobs, list(prompts))
+
+
+def encode_candidates(
+    tokenizer: Any,
+    prompts: Sequence[Text],
+    responses: Sequence[Sequence[Text]],
+    *,
+    max_length: int,
+    sampled: Sequence[Sequence[list[int]]] | None = None,
+) -> tuple[list[list[int]], list[list[list[int]]]]:
+    """Token ids of P prompts and of each one's candidates, with a warning if some are cut to `max_length`.
+
+    Args:
+        tokenizer: of the reference.
+        prompts, responses, max_length, sampled: as in `tokenise_candidates`.
+    """
+    whole = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     if sampled is None:
         sampled = [
             [encode_response(tokenizer, prompt, response) for response in candidates]
             for prompt, candidates in zip(prompts, responses, strict=True)
         ]
-    encoded = [
-        [fit(beginning, response, max_length) for response in candidates]
-        for beginning, candidates in zip(beginnings, sampled, strict=True)
-    ]
-    counts = [len(candidates) for candidates in encoded]
-    logprobs = np.zeros((len(prompts), max(counts)))
-    if reference:
-        flat = [text for candidates in encoded for text in candidates]
-        logprobs[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = _reference(language_model, flat, folder, advance)
-    return TokenisedCandidates(
-        [candidates[0][0] for candidates in encoded],
-        [[response for _, response in candidates] for candidates in encoded],
-        logprobs,
-        list(prompts),
-    )
+    cut = [fit_all(prompt, candidates, max_length) for prompt, candidates in zip(whole, sampled, strict=True)]
+    beginnings, encoded = [prompt for prompt, _ in cut], [candidates for _, candidates in cut]
+    _tell_of_cuts("prompts at their beginning", whole, beginnings, max_length)
+    _tell_of_cuts("responses at their end", list(chain(*sampled)), list(chain(*encoded)), max_length)
+    return beginnings, encoded
+
+
+def _tell_of_cuts(what: str, whole: Sequence[list[int]], cut: Sequence[list[int]], max_length: int) -> None:
+    count = sum(len(left) < len(ids) for ids, left in zip(whole, cut, strict=True))
+    if count and rank() == 0:
+        logger.warning("train.max_length: %d tokens cut %d of %d %s", max_length, count, len(whole), what)
+
+
+def flatten(prompts: Sequence[list[int]], responses: Sequence[Sequence[list[int]]]) -> list[Encoded]:
+    """A text for every candidate, prompt after prompt."""
+    return [(prompt, response) for prompt, candidates in zip(prompts, responses, strict=True) for response in candidates]
 
 
 def _reference(

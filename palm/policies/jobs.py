@@ -1,7 +1,8 @@
 """A portfolio's training as a manifest: one independent, idempotent command per member, for whatever runs commands.
 
 A command may be run anywhere that sees the run's folder, in any order, twice or at the same time: a member that is complete is
-left as it is, and of two commands for one member the second waits for the first.
+left as it is, and of two commands for one member the second waits for the first: on one machine, and on several whose file system
+shares locks (flock). Elsewhere both train it, to the same adapter, and one may fail when it finds it there.
 """
 
 import shlex
@@ -86,7 +87,7 @@ def write_slurm(manifest: JobManifest, path: Path, *, options: Sequence[str] = (
         "#!/usr/bin/env bash",
         "#SBATCH --job-name=palm-members",
         f"#SBATCH --array=0-{len(manifest.jobs) - 1}",
-        f"#SBATCH --output={logs}/slurm-%A-%a.log",
+        f"#SBATCH --output={shlex.quote(f'{logs}/slurm-%A-%a.log')}",
         *(f"#SBATCH {option}" for option in options),
         "# One task per member of the portfolio; finished members are left alone, so the array may be submitted again.",
         "set -euo pipefail",

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from palm.policies.jobs import Job, JobManifest
 from palm.progress import Track, silent
@@ -49,8 +50,11 @@ def run_pool(manifest: JobManifest, resources: Resources, *, track: Track = sile
         track: for a progress bar of members.
 
     Raises:
-        JobError: a command failed more often than `retries` allows; the others were run to their end before.
+        JobError: this machine has fewer GPUs than a command is to get, or a command failed more often than `retries` allows; the
+            others were run to their end before.
     """
+    if resources.gpus > (there := len(_devices()) if resources.gpus else 0):
+        raise JobError(f"train.launch.gpus: expected at most what this machine has, {there}, got {resources.gpus}")
     waiting, failures = [(job, 0) for job in manifest.jobs], list[str]()
     running: dict[int, tuple[subprocess.Popen[bytes], Job, int]] = {}
     with track("training members", len(manifest.jobs)) as advance:
@@ -124,14 +128,24 @@ def run_ray(manifest: JobManifest, resources: Resources, *, address: str | None 
             while tasks:
                 for task in ray.wait(list(tasks), num_returns=1)[0]:
                     job = tasks.pop(task)
-                    if (code := ray.get(task)) != 0:
-                        failures.append(failure(job, code))
+                    failures += _failed(task, job)
                     advance(1)
     finally:
         if ours:
             ray.shutdown()
     if failures:
         raise JobError("; ".join(failures))
+
+
+def _failed(task: Any, job: Job) -> list[str]:
+    """What to tell of a task of Ray's that has ended, if its command failed, or could not be run at all."""
+    import ray
+
+    try:
+        code = ray.get(task)
+    except ray.exceptions.RayError as error:  # its node went, or has no such program
+        return [f"member {job.id}: {str(error).strip().splitlines()[-1]}"]
+    return [failure(job, code)] if code else []
 
 
 def failure(job: Job, code: int) -> str:

@@ -8,12 +8,14 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from palm.artifacts import ArtifactError, digest, read_json, write_json, write_text
+from palm.artifacts import ArtifactError, digest, read_json, write_bytes, write_json
 from palm.data.schema import Text, text_id
 from palm.lm.writers import Row, Writer
+from palm.locks import locked
 from palm.progress import Track, silent
 from palm.ranks import barrier, rank, ranks
 from palm.seeds import derive_seed
@@ -72,10 +74,17 @@ def write_texts(
 
     Raises:
         ValueError: `batch_size` is below 1.
-        ArtifactError: `output` holds something else, or was made or begun with other settings.
+        ArtifactError: `output` holds something else, was made or begun with other settings, or is being written by another process.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    if rank() == 0:
+        with locked(output.with_name(f".{output.name}.lock"), folder=output):
+            return _write(writer, rows, output, batch_size=batch_size, settings=settings, track=track)
+    return _write(writer, rows, output, batch_size=batch_size, settings=settings, track=track)
+
+
+def _write(writer: Writer, rows: Sequence[Row], output: Path, *, batch_size: int, settings: dict[str, Any], track: Track) -> int:
     wanted = digest({"rows": [[row.prompt, row.policy, row.seed] for row in rows], "batch": batch_size, "settings": settings})
     parts, note = output.with_name(f"{output.name}.parts"), output.with_name(f"{output.name}.made-with.json")
     if _is_there(output, note, wanted):
@@ -90,17 +99,16 @@ def write_texts(
     own, written = batches[rank() :: ranks()], 0
     with track("writing", sum(len(batch) for batch in own)) as advance:
         for number, batch in zip(range(rank(), len(batches), ranks()), own, strict=True):
-            path = parts / f"batch-{number:06d}.json"
-            if not path.exists():
+            if _kept(parts, number, len(batch)) is None:
                 made = writer.write([rows[place] for place in batch])
-                write_json(path, [[text.text, text.prompt_tokens, text.tokens] for text in made])
+                write_json(_part(parts, number), [[text.text, text.prompt_tokens, text.tokens] for text in made])
                 written += len(batch)
             advance(len(batch))
     barrier()
     if rank() == 0:
         lines = [""] * len(rows)
         for number, batch in enumerate(batches):
-            for place, (text, prompt_tokens, tokens) in zip(batch, read_json(parts / f"batch-{number:06d}.json"), strict=True):
+            for place, (text, prompt_tokens, tokens) in zip(batch, _kept(parts, number, len(batch)) or [], strict=True):
                 row = rows[place]
                 record = {
                     "prompt": row.prompt,
@@ -111,8 +119,9 @@ def write_texts(
                     "seed": row.seed,
                 }
                 lines[place] = json.dumps(record, ensure_ascii=False) + "\n"
-        write_json(note, {"fingerprint": wanted, "settings": settings})
-        write_text(output, "".join(lines))
+        data = "".join(lines).encode("utf-8")
+        write_json(note, {"fingerprint": wanted, "sha256": sha256(data).hexdigest(), "settings": settings})
+        write_bytes(output, data)
         shutil.rmtree(parts)
     barrier()
     return written
@@ -122,9 +131,28 @@ def _is_there(output: Path, note: Path, wanted: str) -> bool:
     """Whether the file is what is wanted."""
     if not output.exists():
         return False
-    if not note.exists() or read_json(note)["fingerprint"] != wanted:
+    made = read_json(note) if note.exists() else {}
+    if made.get("fingerprint") != wanted:
         raise ArtifactError(f"{output}: there already, made with other settings; remove it, or give another --output")
+    if made.get("sha256") != sha256(output.read_bytes()).hexdigest():
+        raise ArtifactError(
+            f"{output}: not what was written there; it was cut short or changed: remove it, or give another --output"
+        )
     return True
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"batch-{number:06d}.json"
+
+
+def _kept(parts: Path, number: int, size: int) -> list[list[Any]] | None:
+    """What was written of a batch; None if nothing was, or if what is there is damaged."""
+    try:
+        record = read_json(_part(parts, number))
+    except ArtifactError:
+        return None
+    whole = isinstance(record, list) and len(record) == size and all(isinstance(row, list) and len(row) == 3 for row in record)
+    return record if whole else None
 
 
 def _batches(rows: Sequence[Row], size: int) -> list[list[int]]:
