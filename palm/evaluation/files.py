@@ -23,6 +23,7 @@ from palm.rewards.tensor import RewardTensor, reward_tensor
 from palm.simplex import check_weights
 
 _ROUNDING = 1e-6
+_ADJUSTED = 0.5  # how far an estimate of a mean reward, adjusted by a control variate, may lie outside the rewards' range
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_samples(path: Path) -> Samples:
         prompts.append(row["prompt"])
         responses.append(row["responses"])
         if "rewards" in row:
-            rewards.append(_rewards(row["rewards"], len(row["responses"]), where))
+            rewards.append(_numbers(row["rewards"], (len(row["responses"]), None), "rewards", where))
         if "kl" in row:
             kl.append(float(_numbers(row["kl"], (len(row["responses"]),), "kl", where).mean()))
     for name, found in (("rewards", rewards), ("kl", kl)):
@@ -84,16 +85,6 @@ def read_samples(path: Path) -> Samples:
         raise ArtifactError(f"{path}: rewards: expected equally many bases on every line, got others")
     tensor = reward_tensor(np.vstack(rewards), [len(row) for row in responses]) if rewards else None
     return Samples(prompts, responses, tensor, np.array(kl) if kl else None)
-
-
-def _rewards(value: object, responses: int, where: str) -> np.ndarray:
-    array = _numbers(value, (responses, None), "rewards", where)
-    if not -_ROUNDING <= array.min() <= array.max() <= 1 + _ROUNDING:
-        raise ArtifactError(
-            f"{where}: rewards: expected numbers from 0 to 1, on one scale in all files, got {array.min():.4g} to "
-            f"{array.max():.4g}: gaps are shares of what is served, and depend on where 0 is"
-        )
-    return array
 
 
 def _numbers(value: object, shape: tuple[int | None, ...], name: str, where: str) -> np.ndarray:
@@ -125,14 +116,15 @@ def prompts_of(reference: Samples, policies: Mapping[str, Samples], *, kl: float
     """Reference and policies, prompt by prompt, for `palm.evaluation.gaps`.
 
     Raises:
-        ValueError: prompts or numbers of bases differ, a file lacks rewards or a policy's file lacks KL or has one that is clearly
-            below 0, or kl is not positive.
+        ValueError: prompts or numbers of bases differ, a file lacks rewards or has some that are not from 0 to 1, a policy's file
+            lacks KL or has one that is clearly below 0, or kl is not positive.
     """
     if not 0 < kl < np.inf:
         raise ValueError(f"kl: expected a positive number, got {kl}")
     check_same_prompts({"reference": reference, **policies})
     if reference.rewards is None:
         raise ValueError("reference: expected rewards of its responses, got none")
+    _check_scale("reference", reference.rewards, _ROUNDING)
     bases = reference.rewards.rewards.shape[2]
     value, cost = np.empty((len(policies), len(reference.prompts), bases)), np.empty((len(policies), len(reference.prompts)))
     for number, (name, samples) in enumerate(policies.items()):
@@ -140,6 +132,7 @@ def prompts_of(reference: Samples, policies: Mapping[str, Samples], *, kl: float
             raise ValueError(f"{name}: expected rewards and kl on every line, got {'no kl' if samples.rewards else 'no rewards'}")
         if samples.rewards.rewards.shape[2] != bases:
             raise ValueError(f"{name}: expected {bases} rewards as of the reference, got {samples.rewards.rewards.shape[2]}")
+        _check_scale(name, samples.rewards, _ADJUSTED)
         error = samples.kl.std(ddof=1) / np.sqrt(len(samples.kl)) if len(samples.kl) > 1 else 0.0
         if samples.kl.mean() < min(-4 * error, -1e-6):
             raise ValueError(
@@ -149,6 +142,15 @@ def prompts_of(reference: Samples, policies: Mapping[str, Samples], *, kl: float
         value[number] = samples.rewards.rewards.sum(axis=1) / samples.rewards.mask.sum(axis=1)[:, None]
         cost[number] = kl * samples.kl
     return OnPrompts(reference.rewards.rewards, reference.rewards.mask, kl, value, cost)
+
+
+def _check_scale(name: str, rewards: RewardTensor, room: float) -> None:
+    found = rewards.rewards[rewards.mask]
+    if not -room <= found.min() <= found.max() <= 1 + room:
+        raise ValueError(
+            f"{name}: rewards: expected numbers from 0 to 1, on one scale in all files, got {found.min():.4g} to "
+            f"{found.max():.4g}: a gap is a share of what is served, which depends on where 0 is"
+        )
 
 
 def read_users(path: Path, bases: int) -> np.ndarray:

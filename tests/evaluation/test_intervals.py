@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palm.evaluation import bootstrap_mean
-from palm.evaluation.intervals import Estimate
+from palm.evaluation.intervals import Estimate, bounded_mean
 
 
 def test_the_interval_is_that_of_a_plain_bootstrap():
@@ -72,3 +72,13 @@ def test_an_estimate_can_be_read_and_written():
 def test_what_has_no_mean_is_refused(values):
     with pytest.raises(ValueError, match=r"values: expected finite numbers in the shape \(n,\), n at least 1, got"):
         bootstrap_mean(np.array(values))
+
+
+def test_a_rate_of_few_is_never_certain():
+    assert bounded_mean(np.array([1.0]), 0.0, 1.0) == Estimate(1.0, 0.0, 1.0, 1)
+    twenty = bounded_mean(np.ones(20), 0.0, 1.0)
+    assert 0.75 < twenty.low < 0.9  # the exact binomial interval begins at .832
+    assert (twenty.mean, twenty.high) == (1.0, 1.0)
+    rng = np.random.default_rng(8)
+    found = [bounded_mean((rng.random(20) < 0.9).astype(float), 0.0, 1.0, seed=n) for n in range(400)]
+    assert np.mean([one.low <= 0.9 <= one.high for one in found]) > 0.94  # the bootstrap alone: .88

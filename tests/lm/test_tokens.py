@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from palm.lm.load import LanguageModel
-from palm.lm.tokens import encode, encode_prompt, encode_response
+from palm.lm.tokens import encode, encode_prompt, encode_response, fit, fit_all
 
 PROMPT, RESPONSE = "How do I bake bread?", "Just mix the flour and water."
 
@@ -69,3 +69,14 @@ def test_what_exceeds_the_length_is_cut_from_the_prompts_start_then_the_response
         assert len(cut_response) >= min(len(whole_response), max_length // 2)
         if len(cut_response) < len(whole_response):
             assert len(cut_prompt) <= max(1, max_length // 2), "the prompt gives way first"
+
+
+@pytest.mark.parametrize("max_length", [2, 3, 7, 12, 20, 40])
+def test_a_prompt_is_cut_once_for_all_its_responses(max_length: int) -> None:
+    prompt, responses = list(range(100, 118)), [[1], list(range(9)), list(range(30)), [5, 6]]
+    cut, kept = fit_all(prompt, responses, max_length)
+    assert cut == fit(prompt, responses[2], max_length)[0], "as the longest response wants it"
+    assert kept[2] == fit(prompt, responses[2], max_length)[1]
+    assert all(len(cut) + len(response) <= max_length for response in kept)
+    assert all(response[: len(left)] == left for response, left in zip(responses, kept, strict=True))
+    assert fit_all(prompt, responses, 48) == fit_all(prompt, responses, None) == (prompt, responses)

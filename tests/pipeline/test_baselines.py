@@ -87,6 +87,15 @@ def test_adapters_are_kept_and_not_trained_again(run: FinishedRun, found: dict[s
     assert again["rows"][1] == expected
 
 
+def test_other_test_weights_get_soups_and_mixtures_of_their_own(run: FinishedRun, found: dict[str, Any]) -> None:
+    families = ["soup", "mod"]
+    other, again = (compare_baselines(run, weights=3, families=families, seed=seed) for seed in (1, 0))
+    assert other["weights"] != found["weights"] == again["weights"]
+    for row, anew in zip(again["rows"], other["rows"], strict=True):
+        assert row == next(first for first in found["rows"] if first["baseline"] == row["baseline"])
+        assert row["gain"] != anew["gain"]
+
+
 def test_weights_that_nothing_was_planned_for(run: FinishedRun) -> None:
     found = compare_baselines(run, weights=3, families=["uniform", "random"])
     assert [row["baseline"] for row in found["rows"]] == ["portfolio", "uniform weights", "random weights"]

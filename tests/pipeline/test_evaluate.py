@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from palm.artifacts import ArtifactError, read_json
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.cli import main
 from palm.pipeline import load_config
 from palm.pipeline.evaluate import coverage_of_run
@@ -50,7 +50,7 @@ def test_coverage_is_the_certificate_of_what_was_measured(run: FinishedRun) -> N
     assert found["candidate_bias"] < 0
 
 
-@pytest.mark.parametrize("damage", ["nothing there", "stage missing", "file changed"])
+@pytest.mark.parametrize("damage", ["nothing there", "stage missing", "file changed", "trained anew"])
 def test_what_is_no_finished_run(tiny_run: Any, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "run"
     if damage != "nothing there":
@@ -59,7 +59,11 @@ def test_what_is_no_finished_run(tiny_run: Any, tmp_path: Path, damage: str) -> 
         shutil.rmtree(folder / "measure")
     elif damage == "file changed":
         (folder / "measure" / "texts.json").write_text("{}")
+    elif damage == "trained anew":
+        manifest = read_json(folder / "measure" / "manifest.json")
+        write_json(folder / "measure" / "manifest.json", manifest | {"inputs": manifest["inputs"] | {"train": "0" * 64}})
     message = {
+        "trained anew": "stages that belong together, but measure was made from another train than is there; `palm run` makes it",
         "nothing there": "no such folder",
         "stage missing": "the stage measure is not there; `palm run` makes it",
         "file changed": r"texts\.json: changed or truncated",
@@ -170,6 +174,19 @@ def test_plain_files_can_be_compared_as_texts(run: FinishedRun, files: dict[str,
         (["--policy", "a=SIGN", "--reference", "REF", "--kl", "0.1"], "a: kl: expected estimates of a KL divergence"),
         (["--policy", "a=NULL", "--reference", "REF", "--kl", "0.1"], "NULL, line 1: expected prompt and responses as text or"),
         (["--policy", "a=WORDS", "--reference", "REF", "--kl", "0.1"], "WORDS, line 1: kl: expected 1 finite numbers, got ['0.1']"),
+        (
+            ["--policy", "a=SCALE", "--reference", "REF", "--kl", "0.1"],
+            "a: rewards: expected numbers from 0 to 1, on one scale",
+        ),
+        (
+            ["--policy", "a=POLICY", "--reference", "ABOVE", "--kl", "0.1"],
+            "reference: rewards: expected numbers from 0 to 1, on one",
+        ),
+        (
+            ["--policy", "a=POLICY", "--reference", "REF", "--kl", "1", "--users", "USERS"],
+            "USERS: expected a user's weight on every",
+        ),
+        (["--policy", "a=POLICY", "--reference", "REF", "--kl", "1", "--users", "EMPTY"], "as [0.2, 0.8]: got an empty file"),
         (["--policy", "a=OTHER", "--reference", "REF", "--kl", "0.1"], "a: expected the same prompts in the same order"),
         (["--policy", "a=POLICY", "--reference", "NAN", "--kl", "0.1"], "rewards: expected 1 x K finite numbers"),
         (["--policy", "a=POLICY", "--reference", "EMPTY", "--kl", "0.1"], "expected a line for every prompt, got an empty file"),
@@ -186,6 +203,9 @@ def test_bad_input_is_told(run: FinishedRun, files: dict[str, Path], tmp_path: P
         "NULL": tmp_path / "NULL",
         "SIGN": tmp_path / "SIGN",
         "WORDS": tmp_path / "WORDS",
+        "SCALE": tmp_path / "SCALE",
+        "ABOVE": tmp_path / "ABOVE",
+        "USERS": tmp_path / "USERS",
     }
     made["BAD"].write_text("{\n")
     made["EMPTY"].write_text("\n")
@@ -193,7 +213,12 @@ def test_bad_input_is_told(run: FinishedRun, files: dict[str, Path], tmp_path: P
     made["OTHER"].write_text('{"prompt": "p", "responses": ["r"], "rewards": [[0, 1]], "kl": [0.1]}\n')
     made["NULL"].write_text('{"prompt": "p", "responses": [null, "r"]}\n')
     made["WORDS"].write_text('{"prompt": "p", "responses": ["r"], "rewards": [[0, 1]], "kl": ["0.1"]}\n')
+    made["USERS"].write_text('["0.2", "0.8"]\n')
     rows = [json.loads(line) for line in made["POLICY"].read_text().splitlines()]
+    made["SCALE"].write_text("".join(json.dumps({**row, "rewards": [[10.0, 0.5]]}) + "\n" for row in rows))
+    given = [json.loads(line) for line in made["REF"].read_text().splitlines()]
+    above = [{**row, "rewards": [[value + 0.2 for value in values] for values in row["rewards"]]} for row in given]
+    made["ABOVE"].write_text("".join(json.dumps(row) + "\n" for row in above))
     made["SIGN"].write_text("".join(json.dumps({**row, "kl": [-5.0]}) + "\n" for row in rows))
     for name, path in made.items():
         arguments = [part.replace(name, str(path)) if part.split("=")[-1] == name else part for part in arguments]

@@ -17,11 +17,15 @@ from typer.testing import CliRunner
 from palm import cli
 from palm.arrays import read_arrays
 from palm.artifacts import read_json
+from palm.evaluation.measure import Measured
 from palm.pipeline import STAGES, Pipeline, PipelineError, load_config
 from palm.pipeline.plan_stages import read_tensor
+from palm.pipeline.refine_rounds import Part, Policy
 from palm.pipeline.refining import refine
 from palm.policies.adapters import check_adapter
 from palm.portfolio import GibbsOracle, Portfolio
+from palm.portfolio.on_prompts import optimal_on
+from palm.rewards import reward_tensor
 from palm.routing import Router
 
 TARGET = ["refine.epsilon=0.05", "refine.most=3"]
@@ -100,6 +104,30 @@ def test_the_result_is_counted_from_the_certifying_prompts_alone(refined: Any) -
     assert record["certifying"]["after"]["mean"] == pytest.approx(portfolio.certificate.epsilon)
     assert portfolio.confidence is not None
     assert portfolio.confidence.prompts == 28
+
+
+def test_intervals_of_few_prompts_hold_the_truth() -> None:
+    """Resampling pushes a worst case upwards: plain percentiles of 20 prompts hold it in 84 % of such worlds."""
+    rng = np.random.default_rng(0)
+    weights = np.array([[0.7, 0.3], [0.3, 0.7]])
+
+    def world(prompts: int) -> tuple[Part, list[Policy]]:
+        tensor = reward_tensor(rng.beta(0.5, 0.8, size=(prompts * 6, 2)), [6] * prompts)
+        oracle = GibbsOracle(tensor.rewards, 0.1, mask=tensor.mask)
+        best = optimal_on(weights, tensor.rewards, tensor.mask, 0.1)
+        value = best.value - 0.03 + 0.05 * rng.normal(size=best.value.shape)
+        made = [Measured(value[number], best.cost[number] / 0.1) for number in range(2)]
+        names = [f"policy-{number}" for number in range(2)]
+        policies = [Policy(name, *parts) for name, *parts in zip(names, weights, [Path()] * 2, made, strict=True)]
+        return Part(np.arange(prompts), tensor, oracle), policies
+
+    part, policies = world(20_000)
+    truth = part.gap(policies, delta=0.0, draws=2, seed=0).mean
+    found = []
+    for seed in range(150):
+        part, policies = world(20)
+        found.append(part.gap(policies, delta=0.0, draws=120, seed=seed))
+    assert np.mean([one.low <= truth <= one.high for one in found]) >= 0.9
 
 
 def test_each_round_trains_at_the_worst_weight_of_the_prompts_that_choose(refined: Any) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,12 @@ def test_gpus_are_handed_out_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(lines(tmp_path, number)[0] for number in range(3)) == ["4", "5", "7"]
 
 
+def test_gpus_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(JobError, match=r"train.launch.gpus: expected at most what this machine has, 1, got 2"):
+        run_pool(manifest(tmp_path, WRITES), Resources(gpus=2))
+
+
 def test_ray_runs_every_command_and_tells_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -104,6 +111,11 @@ def test_ray_runs_every_command_and_tells_what_fails(tmp_path: Path, monkeypatch
         run_ray(manifest(tmp_path, WRITES, FAILS, WRITES), Resources(cpus=1, retries=1))
     assert lines(tmp_path, 0) == lines(tmp_path, 2) == ["1"]
     assert lines(tmp_path, 1) == ["tried"] * 2
+    (tmp_path / "lost").mkdir()
+    lost = manifest(tmp_path / "lost", WRITES)
+    lost = replace(lost, jobs=tuple(replace(job, command=("no-such-program",)) for job in lost.jobs))
+    with pytest.raises(JobError, match=r"member policy-0: FileNotFoundError: .*no-such-program"):
+        run_ray(lost, Resources(cpus=1, retries=0))
 
 
 def test_ray_is_not_waited_for_when_it_has_not_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,6 +233,21 @@ def test_what_was_sampled_is_trained_on_token_for_token(language_model: Language
         load_token_ids(tmp_path / "tokens.safetensors", [12, 12, 11])
 
 
+def test_the_reference_follows_the_prompt_that_is_trained_on(
+    language_model: LanguageModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where texts are longer than max_length, a prompt is cut once, and its candidates' log-probabilities are given that prompt."""
+    prompts, responses = ["Which plants grow in the shade?" * 2, "Why?"], [["Ferns do. " * 6, "Ivy."], ["So.", "No."]]
+    cut = tokenise_candidates(language_model, prompts, responses, tmp_path, max_length=40)
+    texts = [(prompt, text) for prompt, row in zip(cut.prompts, cut.responses, strict=True) for text in row]
+    assert max(len(prompt) + len(text) for prompt, text in texts) == 40
+    np.testing.assert_allclose(cut.reference.ravel(), response_logprobs(language_model, texts), rtol=1e-5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "train.max_length: 40 tokens cut 1 of 2 prompts at their beginning",
+        "train.max_length: 40 tokens cut 1 of 4 responses at their end",
+    ]
+
+
 def test_log_holds_steps_weight_and_losses(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
     logs = task.train(language_model, tmp_path, {"m": WEIGHT}, dpo={"max_steps": 3})
     assert logs == {"m": json.loads((tmp_path / "m.log.json").read_text())}

@@ -27,6 +27,7 @@ from palm.lm.load import LanguageModel, digest_weights, load_language_model
 from palm.lm.pretrain import train_from_scratch
 from palm.lm.tokens import encode_prompt
 from palm.lm.writers import Row, ServerWriter, Written
+from palm.locks import locked
 from palm.policies.adapters import Members
 from palm.policies.mixed import MixedWriter
 from palm.policies.write_texts import plan_rows, write_texts
@@ -131,7 +132,7 @@ def test_generate_writes_every_member_in_order(portfolio: Path, prompts: Path, b
         assert seeds[0] != seeds[1]
     assert recipe("generate.py", *options, "--output", tmp_path / "one.jsonl", "--count", 2, "--batch-size", 1) == 0
     assert read(tmp_path / "one.jsonl") == found, "how it is cut up changes nothing"
-    assert recipe("generate.py", *options, "--output", tmp_path / "b.jsonl", "--policies", "b,reference") == 0
+    assert recipe("generate.py", *options, "--output", tmp_path / "b.jsonl", "--policies", "b, reference") == 0
     assert [row["text"] for row in read(tmp_path / "b.jsonl") if row["policy"] == "b"] == [row["text"] for row in found[2::4]]
     assert not list(tmp_path.glob("*.parts"))
 
@@ -226,6 +227,41 @@ def test_killed_between_batches_it_goes_on(base: LanguageModel, tmp_path: Path) 
         write_texts(inner, rows, tmp_path / "new.jsonl", batch_size=3, settings={"model": "m"})
     with pytest.raises(ArtifactError, match=r"texts\.jsonl: there already, made with other settings; remove it, or give another"):
         write_texts(inner, rows, output, batch_size=2, settings={"model": "another"})
+
+
+def test_what_is_damaged_or_being_written_is_not_taken_for_done(base: LanguageModel, tmp_path: Path) -> None:
+    output, rows = tmp_path / "texts.jsonl", plan_rows(PROMPTS, [None], count=2, seed=0)
+    inner = MixedWriter(base, {}, max_new_tokens=4)
+    options: dict[str, Any] = {"batch_size": 2, "settings": {"model": "m"}}
+
+    class Writer:
+        def __init__(self, most: int) -> None:
+            self.left = most
+
+        def write(self, batch: Any) -> Any:
+            if not self.left:
+                raise Killed
+            self.left -= 1
+            return inner.write(batch)
+
+    with pytest.raises(Killed):
+        write_texts(Writer(2), rows, output, **options)
+    parts = tmp_path / "texts.jsonl.parts"
+    (parts / "batch-000000.json").write_text("[]")
+    (parts / "batch-000001.json").write_text('[["cut sh')
+    assert write_texts(Writer(9), rows, output, **options) == len(rows)
+    whole = output.read_bytes()
+    output.write_bytes(whole[:40])
+    with pytest.raises(ArtifactError, match=r"texts\.jsonl: not what was written there; it was cut short or changed: remove it"):
+        write_texts(inner, rows, output, **options)
+    output.unlink()
+    with (
+        locked(tmp_path / ".texts.jsonl.lock", folder=output),
+        pytest.raises(ArtifactError, match=r"texts\.jsonl: another palm process is working"),
+    ):
+        write_texts(inner, rows, output, **options)
+    write_texts(inner, rows, output, **options)
+    assert output.read_bytes() == whole
 
 
 def test_a_prompts_seeds_are_its_own() -> None:
