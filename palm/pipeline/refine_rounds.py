@@ -80,6 +80,16 @@ class Part:
         centre, samples = resampled_gaps(self._prompts(policies), draws=draws, seed=seed, delta=delta)
         return resampled_interval(centre.epsilon, samples[:, 0], len(self.rows), least=0.0)
 
+    def fall(self, before: list[Policy], after: list[Policy], *, delta: float, draws: int, seed: int) -> Estimate:
+        """By how much the worst epsilon beside `delta` falls, with a 95 % interval, paired over prompts."""
+        was, now = (resampled_gaps(self._prompts(each), draws=draws, seed=seed, delta=delta) for each in (before, after))
+        centre = was[0].epsilon - now[0].epsilon
+        with np.errstate(invalid="ignore"):
+            samples = was[1][:, 0] - now[1][:, 0]
+        if not np.isfinite(samples).all():
+            return Estimate(centre, -np.inf, np.inf, len(self.rows))
+        return resampled_interval(centre, samples, len(self.rows))
+
     def measured(self, policy: Policy) -> Measured:
         """What a policy gave on these prompts."""
         return Measured(policy.measured.value[self.rows], policy.measured.kl[self.rows])

@@ -169,7 +169,8 @@ def _round(
 
 
 def _said(estimate: dict[str, Any]) -> str:
-    mean, low, high = (np.inf if estimate[key] is None else estimate[key] for key in ("mean", "low", "high"))
+    ends = {"mean": np.inf, "low": -np.inf, "high": np.inf}
+    mean, low, high = (end if estimate[key] is None else estimate[key] for key, end in ends.items())
     return f"{mean:.1%} [{low:.1%}, {high:.1%}]"
 
 
@@ -206,6 +207,7 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
     portfolio = certifying.stated(portfolio, kept, delta=delta, draws=max(draws, 400), seed=seed)
     before = certifying.gap(base, delta=delta, draws=draws, seed=seed)
     after = certifying.gap(kept, delta=delta, draws=draws, seed=seed)
+    fall = certifying.fall(base, kept, delta=delta, draws=draws, seed=seed).record()
     assert portfolio.confidence is not None
     bound, caution = portfolio.confidence.bootstrap.epsilon, portfolio.confidence.caution
     folder = work.folder / "served"
@@ -230,7 +232,7 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
             "prompts": {"choosing": choosing.rows.tolist(), "certifying": certifying.rows.tolist()},
             "served": [policy.id for policy in kept],
             "not_served": idle,
-            "certifying": {"before": before.record(), "after": after.record(), "after_at_most": bound},
+            "certifying": {"before": before.record(), "after": after.record(), "fall": fall, "after_at_most": bound},
             "rounds": records,
         }
         write_json(where / "refine.json", found)
@@ -238,6 +240,7 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
     most = f"at most {bound:.1%}" if np.isfinite(bound) else f"without a bound: {len(certifying.rows)} prompts are too few"
     work.pipeline.say(
         f"refine: {len(kept)} policies served{unused}; on the prompts that certify the gap went from {_said(before.record())} to "
-        f"{_said(after.record())}; over all prompts, with 95 % confidence, it is {most}{caution and f' ({caution})'}"
+        f"{_said(after.record())}, by {_said(fall)}; over all prompts, with 95 % confidence, "
+        f"it is {most}{caution and f' ({caution})'}"
     )
     return folder

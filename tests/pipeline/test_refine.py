@@ -63,6 +63,9 @@ def test_the_gap_shrinks_on_prompts_that_no_decision_saw(refined: Any) -> None:
     record = record_of(folder)
     gap = record["certifying"]
     assert gap["after"]["mean"] < 0.6 * gap["before"]["mean"]
+    assert gap["fall"]["mean"] == pytest.approx(gap["before"]["mean"] - gap["after"]["mean"])
+    unpaired = gap["before"]["low"] - gap["after"]["high"]
+    assert unpaired < gap["fall"]["low"] < gap["fall"]["mean"], "prompts that are hard for one portfolio are hard for the other"
     assert gap["after_at_most"] is None or gap["after_at_most"] > gap["after"]["mean"]
     assert record["stopped"] == "budget spent"
     assert len(record["rounds"]) == 3
