@@ -80,15 +80,18 @@ class Part:
         centre, samples = resampled_gaps(self._prompts(policies), draws=draws, seed=seed, delta=delta)
         return resampled_interval(centre.epsilon, samples[:, 0], len(self.rows), least=0.0)
 
-    def fall(self, before: list[Policy], after: list[Policy], *, delta: float, draws: int, seed: int) -> Estimate:
-        """By how much the worst epsilon beside `delta` falls, with a 95 % interval, paired over prompts."""
+    def fall(
+        self, before: list[Policy], after: list[Policy], *, delta: float, draws: int, seed: int
+    ) -> tuple[Estimate, Estimate, Estimate]:
+        """The `gap` of some policies, that of others, and by how much it falls, paired over prompts."""
         was, now = (resampled_gaps(self._prompts(each), draws=draws, seed=seed, delta=delta) for each in (before, after))
-        centre = was[0].epsilon - now[0].epsilon
+        gaps = [resampled_interval(centre.epsilon, drawn[:, 0], len(self.rows), least=0.0) for centre, drawn in (was, now)]
         with np.errstate(invalid="ignore"):
-            samples = was[1][:, 0] - now[1][:, 0]
-        if not np.isfinite(samples).all():
-            return Estimate(centre, -np.inf, np.inf, len(self.rows))
-        return resampled_interval(centre, samples, len(self.rows))
+            drawn = was[1][:, 0] - now[1][:, 0]
+        mean = gaps[0].mean - gaps[1].mean
+        if np.isfinite(drawn).all():
+            return gaps[0], gaps[1], resampled_interval(mean, drawn, len(self.rows))
+        return gaps[0], gaps[1], Estimate(mean, -np.inf, np.inf, len(self.rows))
 
     def measured(self, policy: Policy) -> Measured:
         """What a policy gave on these prompts."""

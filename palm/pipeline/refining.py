@@ -205,9 +205,8 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
     idle = [policy.id for policy in policies if policy not in kept]
     portfolio = certifying.certified(work.planned, kept, delta=delta)
     portfolio = certifying.stated(portfolio, kept, delta=delta, draws=max(draws, 400), seed=seed)
-    before = certifying.gap(base, delta=delta, draws=draws, seed=seed)
-    after = certifying.gap(kept, delta=delta, draws=draws, seed=seed)
-    fall = certifying.fall(base, kept, delta=delta, draws=draws, seed=seed).record()
+    compared = certifying.fall(base, kept, delta=delta, draws=draws, seed=seed)
+    before, after, fall = (estimate.record() for estimate in compared)
     assert portfolio.confidence is not None
     bound, caution = portfolio.confidence.bootstrap.epsilon, portfolio.confidence.caution
     folder = work.folder / "served"
@@ -232,15 +231,15 @@ def _serve(work: _Work, base: list[Policy], policies: list[Policy], records: lis
             "prompts": {"choosing": choosing.rows.tolist(), "certifying": certifying.rows.tolist()},
             "served": [policy.id for policy in kept],
             "not_served": idle,
-            "certifying": {"before": before.record(), "after": after.record(), "fall": fall, "after_at_most": bound},
+            "certifying": {"before": before, "after": after, "fall": fall, "after_at_most": bound},
             "rounds": records,
         }
         write_json(where / "refine.json", found)
     unused = f", kept but not served: {', '.join(idle)}" if idle else ""
     most = f"at most {bound:.1%}" if np.isfinite(bound) else f"without a bound: {len(certifying.rows)} prompts are too few"
     work.pipeline.say(
-        f"refine: {len(kept)} policies served{unused}; on the prompts that certify the gap went from {_said(before.record())} to "
-        f"{_said(after.record())}, by {_said(fall)}; over all prompts, with 95 % confidence, "
+        f"refine: {len(kept)} policies served{unused}; on the prompts that certify the gap went from {_said(before)} to "
+        f"{_said(after)}, by {_said(fall)}; over all prompts, with 95 % confidence, "
         f"it is {most}{caution and f' ({caution})'}"
     )
     return folder

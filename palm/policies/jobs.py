@@ -2,7 +2,7 @@
 
 A command may be run anywhere that sees the run's folder, in any order, twice or at the same time: a member that is complete is
 left as it is, and of two commands for one member the second waits for the first: on one machine, and on several whose file system
-shares locks (flock). Elsewhere both train it, to the same adapter, and one may fail when it finds it there.
+shares locks (flock). Elsewhere a member's command is to be started once at a time.
 """
 
 import shlex

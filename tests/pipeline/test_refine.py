@@ -110,7 +110,7 @@ def test_the_result_is_counted_from_the_certifying_prompts_alone(refined: Any) -
 
 
 def test_intervals_of_few_prompts_hold_the_truth() -> None:
-    """Resampling pushes a worst case upwards: plain percentiles of 20 prompts hold it in 84 % of such worlds."""
+    """Resampling pushes a worst case upwards: plain percentiles of 20 prompts hold it in 75 % of such worlds."""
     rng = np.random.default_rng(0)
     weights = np.array([[0.7, 0.3], [0.3, 0.7]])
 
