@@ -1,5 +1,6 @@
 """Stage train by commands of its own: the same adapters as in one process, whoever is killed."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -89,6 +90,18 @@ def test_commands_of_the_manifest_do_it_one_by_one(planned: tuple[Path, Path], t
     assert train_member(Pipeline(STAGES, load_config(snapshot)), "policy-0") == "policy-0: stage train is done"
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process has the lock; the file is there a moment before that."""
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @pytest.fixture
 def orphan(planned: tuple[Path, Path]) -> Iterator["subprocess.Popen[bytes]"]:
     """What a killed pool leaves: the command of a member, stopped by a signal while it trains."""
@@ -98,7 +111,7 @@ def orphan(planned: tuple[Path, Path]) -> Iterator["subprocess.Popen[bytes]"]:
     job = prepared[1].jobs[0]
     process = subprocess.Popen(job.command, cwd=prepared[1].folder, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 120
-    while not (unfinished(folder) / f".writing-lock-{job.id}").exists():
+    while not is_held(unfinished(folder) / f".writing-lock-{job.id}"):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.001)
