@@ -75,7 +75,7 @@ def main() -> None:
         for against, comparisons in drawn.items():
             cache = options.run / "evaluation" / "judgements"
             with bars(f"judging against {against}", len(comparisons)) as advance:
-                found = judge(client, comparisons, cache, workers=options.workers, seed=options.seed, advance=advance)
+                found = judge(client, comparisons, cache, workers=options.workers, advance=advance)
             rows.append({"against": against, **found.record()})
     except (ArtifactError, JudgeError, OSError, ValueError) as error:
         parser.error(str(error))

@@ -67,27 +67,34 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
     return Estimate(float(mean), float(low), float(high), len(values))
 
 
-def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float = 0.95, seed: int = 0) -> Estimate:
+def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float = 0.95) -> Estimate:
     """Mean of values that lie in a range over independent units, with an interval that knows of what was not seen.
 
     Where all of a few units agree their bootstrap says that nothing else can be. So two units at either end of the range are
-    added before the interval is taken, which is then cut to the range.
+    added, and the interval is that of a normal number with their mean and standard error, by Student's quantile for the n units
+    (for shares it holds in at least 94 % of cases whatever n and the truth; by a normal quantile, as in the source, in 81 % where
+    n is 2), cut to the range.
 
     Args:
-        values: (n,) numbers, one per unit.
+        values: (n,) numbers in the range, one per unit.
         least, most: the range.
         level: of the interval.
-        seed: of the draws.
 
     Raises:
-        ValueError: there are no values, or one is not finite.
+        ValueError: there are no values, or one is not in the range.
 
     Source: A. Agresti, B. A. Coull, "Approximate is better than 'exact' for interval estimation of binomial proportions", The
         American Statistician 52 (1998).
     """
-    mean = bootstrap_mean(values, level=level, seed=seed).mean
-    wide = bootstrap_mean(np.concatenate([values, np.repeat([least, most], 2)]), level=level, seed=seed)
-    return Estimate(mean, max(min(wide.low, mean), least), min(max(wide.high, mean), most), len(values))
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not ((least <= values) & (values <= most)).all():
+        raise ValueError(f"values: expected numbers from {least} to {most} in the shape (n,), n at least 1, got {values!r:.60}")
+    mean, padded = float(values.mean()), np.concatenate([values, np.repeat([least, most], 2)])
+    if len(values) < 2:
+        return Estimate(mean, least, most, len(values))
+    half = -stdtrit(len(values) - 1, (1 - level) / 2) * padded.std() / np.sqrt(len(padded))
+    low, high = min(padded.mean() - half, mean), max(padded.mean() + half, mean)
+    return Estimate(mean, float(max(low, least)), float(min(high, most)), len(values))
 
 
 def _tail(units: int, level: float) -> float:
@@ -104,7 +111,8 @@ def resampled_interval(
 
     For numbers that resampling shifts, such as worst cases and entropies: an end is as far away as the farther of the two
     percentiles, at a level widened for few units by Student's quantile, and moves on by the shift: what drawing again adds to the
-    number, drawing once has added already.
+    number, drawing once has added already. Fewer than ten units have few values on resamples, which percentiles cannot leave: for
+    them an end is at least as far away as Student's for a mean.
 
     Args:
         estimate: on the units themselves.
@@ -122,7 +130,9 @@ def resampled_interval(
         above = np.quantile(samples, 1 - tail, method="higher") - estimate
         below = estimate - np.quantile(samples, tail, method="lower")
         shift = float(samples.mean() - estimate)
-    half = max(float(above), float(below), 0.0)
+        error = float(samples.std()) * np.sqrt(units / (units - 1))
+    reach = -stdtrit(units - 1, (1 - level) / 2) * error if units < _FEW else 0.0
+    half = max(float(above), float(below), 0.0, reach)  # not a number, from infinite samples, is passed over
     low, high = estimate - half - max(shift, 0.0), estimate + half - min(shift, 0.0)
     return Estimate(float(estimate), max(low, least), min(high, most), units)
 

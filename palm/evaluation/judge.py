@@ -127,7 +127,6 @@ def judge(
     cache: Path,
     *,
     workers: int = 4,
-    seed: int = 0,
     advance: Callable[[int], object] | None = None,
 ) -> Judged:
     """Ask for every comparison in both orders.
@@ -138,7 +137,6 @@ def judge(
         cache: folder with a file per request, named by a digest of the endpoint's model and of all that was asked; a later call
             asks only what is not there. Failures are not kept.
         workers: requests at a time.
-        seed: of the intervals.
         advance: called with the number of comparisons done.
 
     Raises:
@@ -167,10 +165,10 @@ def judge(
         verdicts = np.array(list(pool.map(both, comparisons))).reshape(-1, 2)
     if np.isnan(verdicts).all():
         raise JudgeError(f"judge: none of {len(comparisons)} comparisons got two verdicts: {reasons[-1]}")
-    return summarise(verdicts, [one.unit for one in comparisons], seed=seed)
+    return summarise(verdicts, [one.unit for one in comparisons])
 
 
-def summarise(verdicts: np.ndarray, units: Sequence[str], *, seed: int = 0) -> Judged:
+def summarise(verdicts: np.ndarray, units: Sequence[str]) -> Judged:
     """Win rate, ties and position bias of (n, 2) verdicts, with intervals over units; see `Judged`."""
     there = ~np.isnan(verdicts).any(axis=1)
     known, of = verdicts[there], np.asarray(units)[there]
@@ -181,10 +179,10 @@ def summarise(verdicts: np.ndarray, units: Sequence[str], *, seed: int = 0) -> J
     first = known[:, 0] - known[:, 1]  # +1: the first place won both times, -1: the second
     return Judged(
         verdicts,
-        bounded_mean(_by_unit(won, of), 0.0, 1.0, seed=seed),
+        bounded_mean(_by_unit(won, of), 0.0, 1.0),
         float((known[:, 0] == known[:, 1]).mean()),
         float((won == 0.5).mean()),
-        bounded_mean(_by_unit(first, of), -1.0, 1.0, seed=seed),
+        bounded_mean(_by_unit(first, of), -1.0, 1.0),
         int((~there).sum()),
     )
 

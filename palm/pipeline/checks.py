@@ -16,7 +16,7 @@ from palm.pipeline.plan_stages import POOL
 from palm.pipeline.planning import check_plan
 from palm.pipeline.policy_stages import training_options
 from palm.pipeline.runner import PipelineError
-from palm.policies.adapters import CONFIG, DEFAULT_RANK, check_adapter, served_adapters
+from palm.policies.adapters import CONFIG, check_adapter, check_scale, lora_config, served_adapters
 from palm.policies.options import ONLINE
 from palm.portfolio import Portfolio
 from palm.rewards.functions import source_files
@@ -46,7 +46,7 @@ def check(config: Config) -> None:
         raise PipelineError(f"train.stop_prompts: expected fewer than candidates.prompts, {prompts}, got {kept}")
     check_launch(config.train.launch)
     if config.train.start is not None:
-        _check_start(config.train.start, Path(config.output), rank=config.train.lora.get("r", DEFAULT_RANK))
+        _check_start(config.train.start, Path(config.output), lora=lora_config(config.train.lora))
     if config.train.objective in ONLINE and config.candidates.source == POOL:
         raise PipelineError(
             "train.objective: expected dpo-soft, dpo or gibbs with candidates.source pool, whose policies give the pool's "
@@ -63,8 +63,8 @@ def check(config: Config) -> None:
         check_plots()
 
 
-def _check_start(start: str, output: Path, *, rank: int) -> None:
-    """See that the portfolio whose members training goes on from is whole, another run's and of a rank; the Hub is not asked."""
+def _check_start(start: str, output: Path, *, lora: Any) -> None:
+    """See that the portfolio whose members training goes on from is whole, another run's, and fits; the Hub is not asked."""
     if not is_folder_name(start) and not Path(start).is_dir():
         return
     folder = Path(start)
@@ -73,8 +73,9 @@ def _check_start(start: str, output: Path, *, rank: int) -> None:
     try:
         for adapter in served_adapters(folder, Portfolio.from_pretrained(folder).ids).values():
             check_adapter(adapter)
-            if (own := read_json(adapter / CONFIG)["r"]) != rank:
-                raise PipelineError(f"train.start: expected adapters of rank {rank}, train.lora.r, got {own}")
+            if (own := read_json(adapter / CONFIG)["r"]) != lora.r:
+                raise PipelineError(f"train.start: expected adapters of rank {lora.r}, train.lora.r, got {own}")
+            check_scale(adapter, lora.lora_alpha)
     except ArtifactError as error:
         raise PipelineError(f"train.start: expected a trained portfolio, such as RUN/route/portfolio: {error}") from error
 

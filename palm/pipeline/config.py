@@ -254,7 +254,8 @@ class TrainConfig:
         stop_every, stop_prompts: see there.
         max_length: longest prompt and response in tokens.
         lora: fields of peft.LoraConfig.
-        dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size (dpo-soft, dpo, gibbs).
+        dpo: fields of trl.DPOConfig, such as max_steps, learning_rate, per_device_train_batch_size (dpo-soft, dpo, gibbs);
+            texts are cut by the max_length above, not by its own.
         online: fields of trl.RLOOConfig or GRPOConfig, such as max_steps, num_generations (rloo, grpo).
     """
 

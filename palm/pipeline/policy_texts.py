@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palm.artifacts import digest
 from palm.data.schema import Text
 from palm.evaluation.measure import Measured, from_samples
 from palm.lm.generate import Sample
@@ -72,8 +73,8 @@ def score_samples(
 
 
 def score_responses(context: Context, name: str, prompts: list[Text], responses: list[list[Text]]) -> np.ndarray:
-    """Basis rewards of a policy's texts, prompt after prompt."""
-    folder = context.folder / f".writing-features-{name}"
+    """Basis rewards of a policy's texts, prompt after prompt; features are kept for these texts and not found for others."""
     texts = [(prompt, response) for prompt, row in zip(prompts, responses, strict=True) for response in row]
+    folder = context.folder / f".writing-features-{name}-{digest(texts)[:12]}"
     featurise(context, texts, folder)
     return read_main_model(context).basis(read_items(folder))

@@ -116,12 +116,14 @@ def load_into(model: Any, folder: Path) -> None:
     """Set a PEFT model's active adapter to what a folder holds.
 
     Raises:
-        ArtifactError: the adapter is incomplete or does not fit the model's.
+        ArtifactError: the adapter is incomplete, or does not fit the model's or has another scale, under which it would be another
+            policy.
     """
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
     check_adapter(folder)
+    check_scale(folder, model.peft_config[model.active_adapter].lora_alpha)
     try:
         found = set_peft_model_state_dict(model, load_file(folder / WEIGHTS))
     except RuntimeError as error:
@@ -172,6 +174,19 @@ def check_adapter(folder: Path, *, base_model: str | None = None) -> None:
     if (folder / _PICKLED).exists() and not (folder / WEIGHTS).exists():
         raise ArtifactError(f"{folder / _PICKLED}: expected {WEIGHTS}: a pickle can run code when it is read, palm never does")
     _check_finite(folder)
+
+
+def check_scale(folder: Path, alpha: float) -> None:
+    """See that training can go on from an adapter with this `lora_alpha`: with another its weights are another policy.
+
+    Raises:
+        ArtifactError: it has another, or one of its own for some modules.
+    """
+    config = read_json(folder / CONFIG)
+    if (own := config.get("lora_alpha")) != alpha:
+        raise ArtifactError(f"{folder / CONFIG}: lora_alpha: expected {alpha}, train.lora.lora_alpha, got {own}")
+    if config.get("alpha_pattern"):
+        raise ArtifactError(f"{folder / CONFIG}: alpha_pattern: expected nothing, got {config['alpha_pattern']}")
 
 
 def _check_finite(folder: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,10 @@ def _environment(resources: Resources, slot: int) -> dict[str, str]:
 
 
 def _devices() -> Sequence[str]:
-    """This machine's GPUs, or those of them that this process may use."""
+    """This machine's GPUs, or those of them that this process may use: as CUDA reads the variable, those before a negative one."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        names = [name.strip() for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name.strip()]
+        return list(takewhile(lambda name: not name.startswith("-"), names))
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

@@ -13,8 +13,24 @@ OBJECTIVES = ("dpo-soft", "dpo", "gibbs", "rloo", "grpo")
 ONLINE = {"rloo": "RLOOConfig", "grpo": "GRPOConfig"}
 GENERATIONS = 8  # responses of a prompt that an online step compares, unless told otherwise
 
-_FIXED_LOSS = ("beta", "loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "ld_alpha", "use_weighting")
-_SHARED_REFERENCE = ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model")
+_FIXED_LOSS = (
+    "beta",
+    "loss_type",
+    "loss_weights",
+    "label_smoothing",
+    "f_divergence_type",
+    "f_alpha_divergence_coef",
+    "discopop_tau",
+    "ld_alpha",
+    "use_weighting",
+)
+_SHARED_REFERENCE = dict.fromkeys(
+    ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model"),
+    "palm computes the reference's log-probabilities once for all members; leave it out",
+) | dict.fromkeys(
+    ("max_length", "truncation_mode"),
+    "the reference's log-probabilities would be those of other texts; train.max_length cuts both alike",
+)
 _FREE_ONLINE = (  # of TRL's own options, those that leave what is optimised as it is
     "num_generations",
     "num_iterations",
@@ -121,14 +137,13 @@ class TrainingOptions:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: expected at least 1 or None, got {self.max_new_tokens}")
         check_options("DPOConfig", self.dpo, where="dpo")
-        for name in (*_FIXED_LOSS, *_SHARED_REFERENCE):
-            if name in self.dpo and (self.objective in ("dpo-soft", "gibbs") or name in _SHARED_REFERENCE):
-                why = (
-                    "palm computes the reference's log-probabilities once for all members; leave it out"
-                    if name in _SHARED_REFERENCE
-                    else f"the loss of {self.objective} is fixed by the plan's kl; leave it out or use objective: dpo"
-                )
-                raise ValueError(f"dpo.{name}: {why}")
+        refused = dict(_SHARED_REFERENCE)
+        if self.objective in ("dpo-soft", "gibbs"):
+            why = f"the loss of {self.objective} is fixed by the plan's kl; leave it out or use objective: dpo"
+            refused |= dict.fromkeys(_FIXED_LOSS, why)
+        for name in self.dpo:
+            if name in refused:
+                raise ValueError(f"dpo.{name}: {refused[name]}")
         self._check_online()
         lora_config(self.lora)
 

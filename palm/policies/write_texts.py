@@ -151,8 +151,15 @@ def _kept(parts: Path, number: int, size: int) -> list[list[Any]] | None:
         record = read_json(_part(parts, number))
     except ArtifactError:
         return None
-    whole = isinstance(record, list) and len(record) == size and all(isinstance(row, list) and len(row) == 3 for row in record)
+    whole = isinstance(record, list) and len(record) == size and all(map(_is_text, record))
     return record if whole else None
+
+
+def _is_text(row: Any) -> bool:
+    """Whether this is a text with its numbers of tokens, which a server may not tell."""
+    if not (isinstance(row, list) and len(row) == 3 and isinstance(row[0], str)):
+        return False
+    return all(count is None or (isinstance(count, int) and not isinstance(count, bool)) for count in row[1:])
 
 
 def _batches(rows: Sequence[Row], size: int) -> list[list[int]]:

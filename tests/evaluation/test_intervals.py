@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from palm.evaluation import bootstrap_mean
-from palm.evaluation.intervals import Estimate, bounded_mean
+from palm.evaluation.intervals import Estimate, bounded_mean, resampled_interval
 
 
 def test_the_interval_is_that_of_a_plain_bootstrap():
@@ -79,6 +80,25 @@ def test_a_rate_of_few_is_never_certain():
     twenty = bounded_mean(np.ones(20), 0.0, 1.0)
     assert 0.75 < twenty.low < 0.9  # the exact binomial interval begins at .832
     assert (twenty.mean, twenty.high) == (1.0, 1.0)
-    rng = np.random.default_rng(8)
-    found = [bounded_mean((rng.random(20) < 0.9).astype(float), 0.0, 1.0, seed=n) for n in range(400)]
-    assert np.mean([one.low <= 0.9 <= one.high for one in found]) > 0.94  # the bootstrap alone: .825
+    with pytest.raises(ValueError, match=r"values: expected numbers from 0\.0 to 1\.0 in the shape \(n,\), n at least 1, got"):
+        bounded_mean(np.array([0.5, 1.5]), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 10, 15, 20, 41, 100])
+def test_intervals_of_rates_hold_whatever_the_truth(count: int) -> None:
+    wins = np.arange(count + 1)
+    found = [bounded_mean((np.arange(count) < won).astype(float), 0.0, 1.0) for won in wins]
+    truth = np.linspace(0.001, 0.999, 999)[:, None]
+    inside = (np.array([one.low for one in found]) <= truth) & (truth <= np.array([one.high for one in found]))
+    assert (binom.pmf(wins, count, truth) * inside).sum(axis=1).min() > 0.94
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_safe_intervals_of_few_units_hold(count: int) -> None:
+    rng = np.random.default_rng(count)
+    held = []
+    for values in rng.normal(size=(400, count)):
+        drawn = values[rng.integers(count, size=(200, count))].mean(axis=1)
+        one = resampled_interval(float(values.mean()), drawn, count)
+        held.append(one.low <= 0 <= one.high)
+    assert np.mean(held) > 0.92  # percentiles alone: .5 of two, .8 of three

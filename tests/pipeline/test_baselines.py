@@ -96,6 +96,16 @@ def test_other_test_weights_get_soups_and_mixtures_of_their_own(run: FinishedRun
         assert row["gain"] != anew["gain"]
 
 
+def test_a_run_measured_anew_with_other_texts(run: FinishedRun, found: dict[str, Any]) -> None:
+    """Its adapters are kept, and what the policies wrote before is not taken for what they write now."""
+    fewer = replace(run.config, measure=replace(run.config.measure, samples=run.config.measure.samples - 1))
+    before = set((run.folder / "evaluation" / "baselines").glob("*"))
+    anew = compare_baselines(FinishedRun(run.folder, fewer), weights=3, families=["soup", "mod"])
+    assert set((run.folder / "evaluation" / "baselines").glob("*")) == before
+    for row in anew["rows"][1:]:
+        assert row["gain"] != next(first["gain"] for first in found["rows"] if first["baseline"] == row["baseline"])
+
+
 def test_weights_that_nothing_was_planned_for(run: FinishedRun) -> None:
     found = compare_baselines(run, weights=3, families=["uniform", "random"])
     assert [row["baseline"] for row in found["rows"]] == ["portfolio", "uniform weights", "random weights"]

@@ -283,6 +283,9 @@ def test_members_go_on_from_another_runs(tiny_run: Any, tmp_path: Path) -> None:
     replace(trained, bases=tuple("ab")[: len(trained.bases)]).save_pretrained(first)
     with pytest.raises(PipelineError, match=r"train\.start: expected adapters of rank 32, train\.lora\.r, got 8"):
         check(load_config(tiny_run.config, [f"output={kept}", f"train.start={first}", "train.lora.r=32"]))
+    scaled = load_config(tiny_run.config, [f"output={kept}", f"train.start={first}", "train.lora.lora_alpha=64"])
+    with pytest.raises(PipelineError, match=r"train\.start: .*lora_alpha: expected 64, train\.lora\.lora_alpha, got 16"):
+        check(scaled)
     with pytest.raises(PipelineError, match=r"train\.start: expected members for the basis rewards .* got .* for a, b"):
         Pipeline(STAGES, config).run(only="train")
     (first / "policies" / trained.ids[0] / "adapter_model.safetensors").unlink()

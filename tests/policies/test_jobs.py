@@ -101,6 +101,10 @@ def test_gpus_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(JobError, match=r"train.launch.gpus: expected at most what this machine has, 1, got 2"):
         run_pool(manifest(tmp_path, WRITES), Resources(gpus=2))
+    for hidden in ("-1", "-1,0", ""):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with pytest.raises(JobError, match=r"train.launch.gpus: expected at most what this machine has, 0, got 1"):
+            run_pool(manifest(tmp_path, WRITES), Resources(gpus=1))
 
 
 def test_ray_runs_every_command_and_tells_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

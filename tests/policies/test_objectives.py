@@ -197,6 +197,8 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
         ({"objective": "ppo"}, "objective: expected one of .* got 'ppo'; TRL has removed PPO, its documented successor is 'rloo'$"),
         ({"objective": "gibbs", "dpo": {"beta": 0.1}}, r"dpo\.beta: the loss of gibbs is fixed by the plan's kl"),
         ({"objective": "dpo", "dpo": {"precompute_ref_log_probs": True}}, r"dpo\.precompute_ref_log_probs: palm computes"),
+        ({"dpo": {"max_length": 20}}, r"dpo\.max_length: the reference's .* of other texts; train\.max_length cuts both alike"),
+        ({"objective": "dpo", "dpo": {"truncation_mode": "keep_start"}}, r"dpo\.truncation_mode: the reference's"),
         ({"objective": "rloo", "online": {"beta": 0.1}}, r"online\.beta: palm sets this to the plan's kl; leave it out"),
         ({"objective": "grpo", "online": {"temperature": 0.7}}, r"online\.temperature: palm sets this to 1"),
         ({"objective": "grpo", "online": {"scale_rewards": "group"}}, r"online\.scale_rewards: this changes what is optimised"),

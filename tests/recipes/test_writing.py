@@ -247,7 +247,7 @@ def test_what_is_damaged_or_being_written_is_not_taken_for_done(base: LanguageMo
     with pytest.raises(Killed):
         write_texts(Writer(2), rows, output, **options)
     parts = tmp_path / "texts.jsonl.parts"
-    (parts / "batch-000000.json").write_text("[]")
+    (parts / "batch-000000.json").write_text('[["a", 1, 2], [1, null, "q"]]')
     (parts / "batch-000001.json").write_text('[["cut sh')
     assert write_texts(Writer(9), rows, output, **options) == len(rows)
     whole = output.read_bytes()
