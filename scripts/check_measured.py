@@ -25,6 +25,7 @@ from benchmarks.table import print_table
 from scipy.stats import binom
 
 from palm.artifacts import ArtifactError
+from palm.commands.guarded import quiet
 from palm.evaluation.intervals import Estimate, bootstrap_mean
 from palm.evaluation.measure import from_samples
 from palm.pipeline.data_stages import base_name, read_base
@@ -94,6 +95,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=200, help="(default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of what is written and drawn (default: 0)")
     options = parser.parse_args()
+    quiet()
     try:
         run = FinishedRun.read(options.run)
         prompts, samples = options.prompts or len(run.candidates.prompts), options.samples or run.config.measure.samples

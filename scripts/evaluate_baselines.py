@@ -31,6 +31,7 @@ import argparse
 from pathlib import Path
 
 from palm.artifacts import ArtifactError, json_line
+from palm.commands.guarded import quiet
 from palm.evaluation.tables import markdown_table
 from palm.pipeline.baselines import DEFAULT, FAMILIES, compare_baselines
 from palm.pipeline.finished import FinishedRun
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=16, help="largest n of best-of-n (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of users (default: 0)")
     options = parser.parse_args()
+    quiet()
     try:
         record = compare_baselines(
             FinishedRun.read(options.run),

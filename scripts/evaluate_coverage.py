@@ -27,7 +27,7 @@ over 4,096 uniform weights. Intervals are by paired bootstrap over prompts, user
 import argparse
 from pathlib import Path
 
-from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation
+from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation, refuse
 
 from palm.evaluation.files import prompts_of, read_samples, read_users
 from palm.evaluation.gaps import gap_table
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--users", type=Path, help="users' weights, JSON lines (files)")
 
     def evaluate(options: argparse.Namespace) -> Evaluation:
-        record, lines = _of_run(options) if options.run is not None else _of_files(parser, options)
+        record, lines = _of_run(parser, options) if options.run is not None else _of_files(parser, options)
         if options.plots is not None:
             from palm.evaluation.evaluation_pictures import write_pictures
 
@@ -51,10 +51,11 @@ def main() -> None:
     print_evaluation(parser, evaluate)
 
 
-def _of_run(options: argparse.Namespace) -> Evaluation:
+def _of_run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Evaluation:
     from palm.pipeline.evaluate import coverage_lines, coverage_of_run
     from palm.pipeline.finished import FinishedRun
 
+    refuse(parser, options, "reference kl users", form="a run")
     record = coverage_of_run(FinishedRun.read(options.run), draws=options.draws, level=options.level, seed=options.seed)
     return record, coverage_lines(record)
 

@@ -17,12 +17,13 @@ measured texts were drawn with the same seeds for all policies and resemble each
     bleu           BLEU-4 of a policy's text against the other policies': low where they differ
     KL             KL(row || column) of distributions over responses, in nats, with its standard error
 
-Intervals over prompts: bootstrap for whom policies serve, jackknife for texts. Prints tables and one JSON line.
+Texts are compared on as many responses of every policy to the same prompts: of the first prompts, at most 120 of each. Intervals
+over prompts: bootstrap for whom policies serve, jackknife for texts. Prints tables and one JSON line.
 """
 
 import argparse
 
-from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation
+from benchmarks.policy_files import Evaluation, parse_policies, policy_parser, print_evaluation, refuse
 
 from palm.data.schema import plain_text
 from palm.evaluation.files import check_same_prompts, read_samples
@@ -41,27 +42,27 @@ def main() -> None:
     parser.add_argument("--features", default=TFIDF, help="of the Vendi score: tfidf (default), or a language model's folder or id")
 
     def evaluate(options: argparse.Namespace) -> Evaluation:
-        record, lines = _of_run(options) if options.run is not None else _of_files(parser, options)
+        record, lines = _of_run(parser, options) if options.run is not None else _of_files(parser, options)
         if options.plots is not None:
             from palm.evaluation.evaluation_pictures import write_pictures
 
-            if options.run is None:
-                parser.error("--plots: expected a run's folder, whose policies serve users; got files")
             write_pictures(options.plots, diversity=record)
         return record, lines
 
     print_evaluation(parser, evaluate)
 
 
-def _of_run(options: argparse.Namespace) -> Evaluation:
+def _of_run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Evaluation:
     from palm.pipeline.finished import FinishedRun
 
+    refuse(parser, options, "reference", form="a run")
     settings = {name: getattr(options, name) for name in ("draws", "level", "samples", "prompts", "features", "seed")}
     record = diversity_of_run(FinishedRun.read(options.run), track=bars, **settings)
     return record, diversity_lines(record)
 
 
 def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Evaluation:
+    refuse(parser, options, "samples prompts draws plots", form="files")
     files = parse_policies(parser, options.policy) | ({"reference": options.reference} if options.reference else {})
     samples = {name: read_samples(path) for name, path in files.items()}
     check_same_prompts(samples)

@@ -24,7 +24,7 @@ def evaluate(
     and over the run's users, from what trained policies were measured to give on held-out prompts.
 
     Diversity: which policy serves whom (perplexity: how many are used, in effect); distinct-n, self-BLEU and Vendi score of texts
-    within each policy and between them; KL divergence of every pair of policies, from new samples of each.
+    within each policy and between them, at most 120 of each; KL divergence of every pair of policies, from new samples of each.
 
     Every number has an interval. FOLDER/evaluation gets evaluation.json, evaluation.md and pictures; no stage's result changes. The
     last line is the JSON, too. scripts/evaluate_judge.py asks a language model who wrote better.

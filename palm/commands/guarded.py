@@ -14,7 +14,7 @@ _INTERRUPTED = 130  # the exit status that typer gives Ctrl-C
 
 def guarded(work: Callable[[], None]) -> None:
     """Expected errors become one line and exit status 1; PALM_DEBUG=1 shows their traceback."""
-    _quiet()
+    quiet()
     from safetensors import SafetensorError
 
     from palm.artifacts import ArtifactError
@@ -34,7 +34,7 @@ def guarded(work: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Keep other libraries' chatter off the terminal; their errors still come through."""
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",

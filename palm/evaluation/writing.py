@@ -1,8 +1,9 @@
 """How different policies' texts are, within each policy and between them, with intervals over prompts.
 
-Every number is of the texts that were given: distinct-n falls, and the Vendi score rises, with the number of texts, so policies are
-to be compared on equally many. Intervals leave one group of prompts out after the other (`jackknife`): a bootstrap would repeat
-texts and take repetition for sameness. Policies must have written independently of each other, not with one seed for all.
+Distinct-n falls, and the Vendi score rises, with the number of texts, so policies are compared on equally many responses to the
+same prompts. Intervals leave one group of prompts out after the other (`jackknife`), all of one size for the same reason: a
+bootstrap would repeat texts and take repetition for sameness. Policies must have written independently of each other, not with one
+seed for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +53,7 @@ class Between:
         policies: how many of them write differently, in effect: 1 to m.
         if_same: mean of that number if the same texts had been dealt to the policies at random; what is above it is real.
         if_same_most: its largest in the draws.
-        bleu: mean BLEU-4 of a policy's text against the other policies'; low where policies differ.
+        bleu: mean BLEU-4 of a policy's text, of its first 30, against all of the other policies'; low where policies differ.
     """
 
     vendi: Estimate
@@ -92,40 +93,44 @@ def writing(
     """Measure what policies wrote to the same prompts.
 
     Args:
-        responses: by policy, P prompts' responses.
+        responses: by policy, P prompts' responses. Of each prompt as many of every policy's are looked at as all have.
         kernel: how alike texts are; by default by their words (TF-IDF).
         most: texts of each policy to look at, at least one prompt's: the first prompts. BLEU is quadratic, the score cubic in them.
-        groups: of prompts that are left out in turn.
+        groups: of prompts that are left out in turn, at most. Where no number from half of it divides the prompts, the last few
+            are not looked at.
         level: of the intervals.
         seed: of dealing texts at random.
 
     Raises:
-        ValueError: there are no policies, they answer different numbers of prompts, or one wrote nothing.
+        ValueError: there are no policies, they answer different numbers of prompts, or no prompt has a text of every policy.
     """
-    counts = {name: len(rows) for name, rows in responses.items()}
-    if not counts or len(set(counts.values())) != 1 or not min(counts.values()):
-        raise ValueError(f"responses: expected equally many prompts of every policy, at least one, got {counts}")
+    answered = {name: len(rows) for name, rows in responses.items()}
+    if not answered or len(set(answered.values())) != 1 or not min(answered.values()):
+        raise ValueError(f"responses: expected equally many prompts of every policy, at least one, got {answered}")
     for name, value, least in (("most", most, 1), ("groups", groups, 2)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
-    kept = {name: _first(rows, most) for name, rows in responses.items()}
-    for name, (texts, _) in kept.items():
-        if not texts:
-            raise ValueError(f"responses: expected texts of every policy, policy {name!r} has none")
-    everything = [text for texts, _ in kept.values() for text in texts]
-    prompt = np.concatenate([rows for _, rows in kept.values()])
-    policy = np.repeat(np.arange(len(kept)), [len(texts) for texts, _ in kept.values()])
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
+    counts = _common(responses, most)
+    if not counts.any():
+        raise ValueError(f"responses: expected a prompt that every policy answered, found none of {len(counts)}")
+    parts = _parts(np.flatnonzero(counts), groups)
+    looked_at = parts.ravel().tolist()
+    everything = [text for rows in responses.values() for number in looked_at for text in rows[number][: counts[number]]]
+    prompt = np.tile(np.repeat(looked_at, counts[looked_at]), len(responses))
+    policy = np.repeat(np.arange(len(responses)), counts[looked_at].sum())
     similar = kernel(everything)
-    prompts = np.unique(prompt)
-    without = [~np.isin(prompt, part) for part in np.array_split(prompts, min(groups, len(prompts)))] if len(prompts) > 1 else []
+    without = [~np.isin(prompt, part) for part in parts]
     words = [text.split() for text in everything]
 
     def estimate(statistic: Callable[[np.ndarray], float], of: np.ndarray, least: float, greatest: float) -> Estimate:
-        left = [statistic(rows) for keep in without if len(rows := np.flatnonzero(keep & of))]
-        return jackknife(statistic(np.flatnonzero(of)), np.array(left), len(prompts), level=level, least=least, most=greatest)
+        left = [np.flatnonzero(keep & of) for keep in without]
+        found = [statistic(rows) for rows in left] if min(map(len, left)) > 1 else []  # a single text says nothing of variety
+        return jackknife(statistic(np.flatnonzero(of)), np.array(found), parts.size, level=level, least=least, most=greatest)
 
     rows = []
-    for number, name in enumerate(kept):
+    for number, name in enumerate(responses):
         own = policy == number
         rows.append(
             PolicyTexts(
@@ -137,13 +142,13 @@ def writing(
                 vendi=estimate(lambda at: vendi(similar[np.ix_(at, at)]), own, 1, float(own.sum())),
             )
         )
-    if len(kept) < 2:
+    if len(responses) < 2:
         return WritingFound(tuple(rows), None)
     everyone = np.ones(len(policy), dtype=bool)
     same = as_if_same(similar, policy, prompt, seed=seed)
     between = Between(
-        estimate(lambda at: vendi(similar[np.ix_(at, at)], _equal(policy[at])), everyone, 1, float(len(policy))),
-        estimate(lambda at: different_policies(similar[np.ix_(at, at)], policy[at]), everyone, 1, float(len(kept))),
+        estimate(lambda at: vendi(similar[np.ix_(at, at)]), everyone, 1, float(len(policy))),
+        estimate(lambda at: different_policies(similar[np.ix_(at, at)], policy[at]), everyone, 1, float(len(responses))),
         float(same.mean()),
         float(same.max()),
         estimate(lambda at: _between_bleu([words[row] for row in at], policy[at]), everyone, 0, 1),
@@ -151,22 +156,18 @@ def writing(
     return WritingFound(tuple(rows), between)
 
 
-def _first(rows: Sequence[Sequence[str]], most: int) -> tuple[list[str], np.ndarray]:
-    """The texts of the first prompts, as many whole prompts as `most` allows, and each text's prompt."""
-    texts: list[str] = []
-    prompt: list[int] = []
-    for number, row in enumerate(rows):
-        if texts and len(texts) + len(row) > most:
-            break
-        texts += row
-        prompt += [number] * len(row)
-    return texts, np.array(prompt, dtype=np.int64)
+def _common(responses: Mapping[str, Sequence[Sequence[str]]], most: int) -> np.ndarray:
+    """(P,) how many of each prompt's texts to look at: what all policies have, of the first prompts that `most` allows."""
+    counts = np.array([[len(row) for row in rows] for rows in responses.values()]).min(axis=0)
+    counts[(counts.cumsum() > most) & (counts.cumsum() > counts[counts > 0][:1].sum())] = 0
+    return counts
 
 
-def _equal(policy: np.ndarray) -> np.ndarray:
-    """Shares of texts with which all policies count equally."""
-    counts = np.bincount(policy)
-    return np.asarray(1.0 / (counts[policy] * (counts > 0).sum()))
+def _parts(prompts: np.ndarray, groups: int) -> np.ndarray:
+    """(g, size) prompts in equal groups, at most `groups`, and as many as leave the fewest prompts out."""
+    numbers = range(min(groups, len(prompts)), groups // 2, -1) or [len(prompts)]
+    count = min(numbers, key=lambda number: len(prompts) % number)
+    return prompts[: len(prompts) - len(prompts) % count].reshape(count, -1)
 
 
 def _between_bleu(words: Sequence[list[str]], policy: np.ndarray, *, of_each: int = 30) -> float:

@@ -66,7 +66,7 @@ def diversity_of_run(
         draws, level: of intervals over prompts.
         samples: new responses of every policy to each prompt. 0 loads no model and leaves divergences out: texts are then those
             that were measured, which all policies drew with the same seeds, so that they resemble each other more.
-        prompts: that they answer, at most.
+        prompts: that they answer, at most. Divergences are over all; texts are compared as `writing` says, at most 120 of a policy.
         features: what the Vendi score compares texts by: "tfidf", or the folder or Hub id of a language model.
         seed: of everything random.
         track: for progress bars.
@@ -84,8 +84,7 @@ def diversity_of_run(
         texts, apart = _write_anew(run, samples=samples, prompts=prompts, seed=seed, track=track)
     else:
         texts = {name: [[plain_text(text) for text in row] for row in run.texts[name]] for name in ids}
-        fewest = min([len(row) for rows in texts.values() for row in rows], default=1)
-        texts["reference"] = [[plain_text(text) for text in row[:fewest]] for row in run.candidates.responses]
+        texts["reference"] = [[plain_text(text) for text in row] for row in run.candidates.responses]
     kernel = word_kernel if features == TFIDF else model_kernel(features)
     return {
         "serving": [row.record() for row in serving],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from palm.artifacts import ArtifactError, json_line
+from palm.commands.guarded import quiet
 
 Evaluation = tuple[dict[str, Any], list[str]]
 
@@ -31,6 +32,7 @@ def print_evaluation(parser: argparse.ArgumentParser, evaluate: Callable[[argpar
         evaluate: options -> the record for the JSON line, and the table's lines.
     """
     options = parser.parse_args()
+    quiet()
     if (options.run is None) == (not options.policy):
         given = "both" if options.policy else "neither"
         parser.error(f"RUN, --policy: expected the folder of a run or policies' files, got {given}")
@@ -40,6 +42,13 @@ def print_evaluation(parser: argparse.ArgumentParser, evaluate: Callable[[argpar
         parser.error(str(error))
     print("\n".join(lines))
     print(json_line(record))
+
+
+def refuse(parser: argparse.ArgumentParser, options: argparse.Namespace, names: str, *, form: str) -> None:
+    """See that no option is given that would not be heeded: its user would take the numbers for those that it asks for."""
+    for name in names.split():
+        if (given := getattr(options, name)) != parser.get_default(name):
+            parser.error(f"--{name}: expected it not to be given with {form}, which it says nothing of; got {given}")
 
 
 def parse_policies(parser: argparse.ArgumentParser, given: list[str]) -> dict[str, Path]:

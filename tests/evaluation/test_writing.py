@@ -1,5 +1,7 @@
 """palm.evaluation.writing: what each policy wrote, and policies against each other, with intervals over prompts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,29 @@ def test_policies_of_different_counts_weigh_the_same() -> None:
     assert between.vendi.mean == pytest.approx(2)
 
 
+def test_policies_are_compared_on_equally_many_responses_to_the_same_prompts() -> None:
+    """A reference with many candidates a prompt is cut to what the policies have, of the prompts that they are looked at on."""
+    short = {"a": texts_of("abcdefgh", 30, 2, 0), "b": texts_of("ghijklmnop", 30, 2, 1)}
+    many = texts_of("abcdefghijklmnop", 30, 16, 2)
+    found = writing({**short, "reference": many})
+    assert found == writing({**short, "reference": [row[:2] for row in many]})
+    assert {row.texts for row in found.policies} == {60}
+    assert all(row.vendi.low < row.vendi.mean < row.vendi.high for row in found.policies)
+    without = [row if number else [] for number, row in enumerate(short["a"])]  # nothing to the first prompt
+    assert writing({**short, "a": without}).policies == writing({name: rows[1:] for name, rows in short.items()}).policies
+
+
+@pytest.mark.parametrize(("prompts", "groups", "looked_at"), [(30, 10, 30), (29, 7, 28), (13, 12, 12), (7, 7, 7), (2, 2, 2)])
+def test_prompts_are_left_out_in_equal_groups(prompts: int, groups: int, looked_at: int) -> None:
+    rows = texts_of("abcdefgh", prompts, 2, 0)
+    row = writing({"a": rows}).policies[0]
+    assert (row.texts, row.vendi.count) == (2 * looked_at, looked_at)
+    left = []
+    for part in np.split(np.arange(looked_at), groups):
+        left.append(distinct_n([text for at in range(looked_at) if at not in part for text in rows[at]], 1))
+    assert row.distinct_1 == jackknife(row.distinct_1.mean, np.array(left), looked_at, least=0, most=1)
+
+
 def test_whole_prompts_up_to_the_most() -> None:
     found = writing({"a": texts_of("abcdef", 10, 3, 0)}, most=10)
     assert found.policies[0].texts == 9
@@ -61,6 +86,8 @@ def test_whole_prompts_up_to_the_most() -> None:
     assert writing({"a": texts_of("abcdef", 10, 3, 0)}, most=1).policies[0].texts == 3
     one = writing({"a": [["a b"]]}).policies[0]
     assert (one.vendi.mean, one.distinct_1.low, one.distinct_1.high) == (1, 0, 1)
+    two = writing({"a": [["a b c d e"], ["a b c d f"]]}).policies[0]  # without either a single text is left
+    assert (two.self_bleu.low, two.self_bleu.high) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +95,12 @@ def test_whole_prompts_up_to_the_most() -> None:
     [
         ({}, {}, "responses: expected equally many prompts of every policy, at least one, got {}"),
         ({"a": [["x"]], "b": []}, {}, "responses: expected equally many prompts of every policy"),
-        ({"a": [[]]}, {}, "policy 'a' has none"),
+        ({"a": [[], ["x"]], "b": [["x"], []]}, {}, "expected a prompt that every policy answered, found none of 2"),
+        ({"a": [["x"]]}, {"level": 2}, "level: expected a number above 0 and below 1, got 2"),
         ({"a": [["x"]]}, {"most": 0}, "most: expected at least 1, got 0"),
         ({"a": [["x"]]}, {"groups": 1}, "groups: expected at least 2, got 1"),
     ],
 )
-def test_what_cannot_be_compared(responses: dict[str, list[list[str]]], options: dict[str, int], message: str) -> None:
+def test_what_cannot_be_compared(responses: dict[str, list[list[str]]], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        writing(responses, **options)  # type: ignore[arg-type]
+        writing(responses, **options)

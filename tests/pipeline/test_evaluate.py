@@ -161,6 +161,25 @@ def test_plain_files_can_be_compared_as_texts(run: FinishedRun, files: dict[str,
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("coverage", ["RUN", "--kl", ".5"], "--kl: expected it not to be given with a run, which it says nothing of; got 0.5"),
+        ("coverage", ["RUN", "--users", "us.jsonl"], "--users: expected it not to be given with a run"),
+        ("diversity", ["RUN", "--reference", "ref.jsonl"], "--reference: expected it not to be given with a run"),
+        ("diversity", ["--policy", "a=POLICY", "--samples", "2"], "--samples: expected it not to be given with files"),
+        ("diversity", ["--policy", "a=POLICY", "--level", "2"], "level: expected a number above 0 and below 1, got 2"),
+    ],
+)
+def test_options_that_would_not_be_heeded(
+    run: FinishedRun, files: dict[str, Path], name: str, arguments: list[str], message: str
+) -> None:
+    where = {"RUN": str(run.folder), "a=POLICY": f"a={files[run.portfolio.ids[0]]}"}
+    done = script(f"evaluate_{name}.py", *(where.get(part, part) for part in arguments))
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "RUN, --policy: expected the folder of a run or policies' files, got neither"),
