@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palm.evaluation.diversity import perplexity
-from palm.evaluation.intervals import Estimate, resampled_interval
+from palm.evaluation.intervals import Estimate, check_level, resampled_interval
 from palm.portfolio.certify import worst_gap
 from palm.portfolio.on_prompts import OnPrompts
 from palm.simplex import check_weights, sample_simplex
@@ -149,8 +149,7 @@ def serving_table(
 
 
 def _check(draws: int, level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
+    check_level(level)
     if draws < 2:
         raise ValueError(f"draws: expected at least 2, got {draws}")
 

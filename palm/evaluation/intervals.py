@@ -31,6 +31,16 @@ class Estimate:
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+def check_level(level: float) -> None:
+    """See that the level of an interval is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
+
+
 def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95, seed: int = 0) -> Estimate:
     """Mean of values over independent units, with an interval.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palm.evaluation.diversity import References, distinct_n, self_bleu
-from palm.evaluation.intervals import Estimate, jackknife
+from palm.evaluation.intervals import Estimate, check_level, jackknife
 from palm.evaluation.vendi import as_if_same, different_policies, vendi, word_kernel
 
 Kernel = Callable[[Sequence[str]], np.ndarray]
@@ -110,8 +110,7 @@ def writing(
     for name, value, least in (("most", most, 1), ("groups", groups, 2)):
         if value < least:
             raise ValueError(f"{name}: expected at least {least}, got {value}")
-    if not 0 < level < 1:
-        raise ValueError(f"level: expected a number above 0 and below 1, got {level}")
+    check_level(level)
     counts = _common(responses, most)
     if not counts.any():
         raise ValueError(f"responses: expected a prompt that every policy answered, found none of {len(counts)}")
@@ -159,7 +158,8 @@ def writing(
 def _common(responses: Mapping[str, Sequence[Sequence[str]]], most: int) -> np.ndarray:
     """(P,) how many of each prompt's texts to look at: what all policies have, of the first prompts that `most` allows."""
     counts = np.array([[len(row) for row in rows] for rows in responses.values()]).min(axis=0)
-    counts[(counts.cumsum() > most) & (counts.cumsum() > counts[counts > 0][:1].sum())] = 0
+    first = counts[counts > 0][:1].sum()  # looked at, however many they are
+    counts[counts.cumsum() > max(most, first)] = 0
     return counts
 
 

@@ -88,7 +88,7 @@ def train_members(
 
     Raises:
         ValueError: an option is out of range, there is nothing to learn from, or training diverged; what was trained before stays.
-        ArtifactError: one of `starts` is no complete adapter, or one of another shape.
+        ArtifactError: one of `starts` is no complete adapter, or one of another shape or scale.
     """
     options.check()
     starts = dict(starts or {})

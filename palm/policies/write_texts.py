@@ -157,9 +157,8 @@ def _kept(parts: Path, number: int, size: int) -> list[list[Any]] | None:
 
 def _is_text(row: Any) -> bool:
     """Whether this is a text with its numbers of tokens, which a server may not tell."""
-    if not (isinstance(row, list) and len(row) == 3 and isinstance(row[0], str)):
-        return False
-    return all(count is None or (isinstance(count, int) and not isinstance(count, bool)) for count in row[1:])
+    whole = isinstance(row, list) and len(row) == 3 and isinstance(row[0], str)
+    return whole and all(count is None or isinstance(count, int) for count in row[1:])
 
 
 def _batches(rows: Sequence[Row], size: int) -> list[list[int]]:
