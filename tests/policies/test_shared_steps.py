@@ -90,3 +90,12 @@ def test_an_adapter_of_another_base_or_none_is_no_start(task: Any, language_mode
     with pytest.raises(ArtifactError, match="base_model_name_or_path: expected 'tiny-base'"):
         task.train(language_model, tmp_path, {"a": WEIGHT}, starts={"a": tmp_path / "first" / "c"})
     assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_of_another_scale_is_no_start(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
+    """With this run's `lora_alpha` its weights would be another policy than the one that is gone on from."""
+    task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 1})
+    start = {"a": tmp_path / "first" / "c"}
+    with pytest.raises(ArtifactError, match=r"lora_alpha: expected 64, train\.lora\.lora_alpha, got 16"):
+        task.train(language_model, tmp_path / "next", {"a": WEIGHT}, starts=start, lora={"lora_alpha": 64})
+    assert not (tmp_path / "next" / "a").exists()
