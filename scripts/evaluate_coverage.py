@@ -68,7 +68,8 @@ def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> E
     prompts = prompts_of(read_samples(options.reference), samples, kl=options.kl)
     users = None if options.users is None else read_users(options.users, prompts.rewards.shape[2])
     rows = [row.record() for row in gap_table(prompts, users, draws=options.draws, level=options.level, seed=options.seed)]
-    return {"rows": rows, "prompts": len(prompts.rewards)}, markdown_table(rows)
+    record = {"rows": rows, "prompts": len(prompts.rewards), "level": options.level, "draws": options.draws}
+    return record, markdown_table(rows)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ measured texts were drawn with the same seeds for all policies and resemble each
     KL             KL(row || column) of distributions over responses, in nats, with its standard error
 
 Texts are compared on as many responses of every policy to the same prompts: of the first prompts, at most 120 of each. Intervals
-over prompts: bootstrap for whom policies serve, jackknife for texts. Prints tables and one JSON line.
+over prompts: bootstrap for whom policies serve, jackknife for texts, of no width where leaving any prompts out changes nothing.
+Prints tables and one JSON line.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def _of_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> E
     check_same_prompts(samples)
     texts = {name: [[plain_text(text) for text in row] for row in found.responses] for name, found in samples.items()}
     kernel = word_kernel if options.features == TFIDF else model_kernel(options.features)
-    record = {"writing": writing(texts, kernel=kernel, level=options.level, seed=options.seed).record()}
+    record = {"writing": writing(texts, kernel=kernel, level=options.level, seed=options.seed).record(), "level": options.level}
     between = record["writing"]["between"]
     return record, markdown_table(record["writing"]["policies"]) + (["", *markdown_table([rounded(between)])] if between else [])
 

@@ -77,8 +77,8 @@ def bootstrap_mean(values: np.ndarray, *, draws: int = 2000, level: float = 0.95
     return Estimate(float(mean), float(low), float(high), len(values))
 
 
-def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float = 0.95) -> Estimate:
-    """Mean of values that lie in a range over independent units, with an interval that knows of what was not seen.
+def bounded_mean(values: np.ndarray, least: float, most: float) -> Estimate:
+    """Mean of values that lie in a range over independent units, with a 95 % interval that knows of what was not seen.
 
     Where all of a few units agree their bootstrap says that nothing else can be. So two units at either end of the range are
     added, and the interval is that of a normal number with their mean and standard error, by Student's quantile for the n units
@@ -88,7 +88,6 @@ def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float 
     Args:
         values: (n,) numbers in the range, one per unit.
         least, most: the range.
-        level: of the interval.
 
     Raises:
         ValueError: there are no values, or one is not in the range.
@@ -102,7 +101,7 @@ def bounded_mean(values: np.ndarray, least: float, most: float, *, level: float 
     mean, padded = float(values.mean()), np.concatenate([values, np.repeat([least, most], 2)])
     if len(values) < 2:
         return Estimate(mean, least, most, len(values))
-    half = -stdtrit(len(values) - 1, (1 - level) / 2) * padded.std() / np.sqrt(len(padded))
+    half = -stdtrit(len(values) - 1, 0.025) * padded.std() / np.sqrt(len(padded))
     low, high = min(padded.mean() - half, mean), max(padded.mean() + half, mean)
     return Estimate(mean, float(max(low, least)), float(min(high, most)), len(values))
 

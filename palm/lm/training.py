@@ -6,8 +6,9 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from palm.progress import Advance, Track
 from palm.ranks import shards_models
@@ -46,6 +47,13 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
             raise ValueError(f"{where}.{option}: expected at least {least:g}, got {options[option]!r}")
         if option == "max_steps" and options[option] < -1:
             raise ValueError(f"{where}.max_steps: expected at least 1, or -1 for whole epochs, got {options[option]}")
+        _check_choice(option, options[option], fields[option].type, where)
+    if options.get("max_steps", -1) == -1 and not options.get("num_train_epochs", 1) > 0:
+        raise ValueError(f"{where}.num_train_epochs: expected more than 0 without max_steps, got {options['num_train_epochs']}")
+    if options.get("eval_strategy", "no") != "no":
+        raise ValueError(
+            f"{where}.eval_strategy: expected 'no', since nothing is evaluated on the way, got {options['eval_strategy']!r}"
+        )
     _check_report_to(options.get("report_to"), where)
 
 
@@ -58,6 +66,16 @@ def check_alpha(options: Mapping[str, Any]) -> None:
     alpha = options.get("lora_alpha", 1)
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise ValueError(f"lora.lora_alpha: expected a positive number, got {alpha!r}")
+
+
+def _check_choice(option: str, value: Any, kind: Any, where: str) -> None:
+    """See that the value of an option whose type is an enumeration is one of it: a trainer finds out when it is made."""
+    for choices in get_args(kind):
+        if not (isinstance(choices, type) and issubclass(choices, Enum)):
+            continue
+        known = [str(choice.value) for choice in choices]
+        if value not in known:
+            raise ValueError(f"{where}.{option}: expected one of {', '.join(known)}, got {value!r}")
 
 
 def _check_report_to(wanted: Any, where: str) -> None:

@@ -73,7 +73,7 @@ def _check_start(start: str, output: Path, *, lora: Any) -> None:
     try:
         for adapter in served_adapters(folder, Portfolio.from_pretrained(folder).ids).values():
             check_adapter(adapter)
-            if (own := read_json(adapter / CONFIG)["r"]) != lora.r:
+            if (own := read_json(adapter / CONFIG).get("r")) != lora.r:
                 raise PipelineError(f"train.start: expected adapters of rank {lora.r}, train.lora.r, got {own}")
             check_scale(adapter, lora.lora_alpha)
     except ArtifactError as error:

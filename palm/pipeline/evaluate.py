@@ -83,8 +83,8 @@ def diversity_of_run(
     if samples:
         texts, apart = _write_anew(run, samples=samples, prompts=prompts, seed=seed, track=track)
     else:
-        texts = {name: [[plain_text(text) for text in row] for row in run.texts[name]] for name in ids}
-        texts["reference"] = [[plain_text(text) for text in row] for row in run.candidates.responses]
+        texts = {name: [[plain_text(text) for text in row] for row in run.texts[name][:prompts]] for name in ids}
+        texts["reference"] = [[plain_text(text) for text in row] for row in run.candidates.responses[:prompts]]
     kernel = word_kernel if features == TFIDF else model_kernel(features)
     return {
         "serving": [row.record() for row in serving],

@@ -151,8 +151,7 @@ def _train(
     candidates = read_candidates(context.inputs["sample"], "plan")
     options = options or training_options(context.config)
     model = read_base(context)
-    compares = options.objective in ("dpo-soft", "dpo")
-    with context.track("reference log-probabilities", len(candidates.texts) if compares else 0) as advance:
+    with context.track("reference log-probabilities", len(candidates.texts) if options.compares else 0) as advance:
         tokenised = tokenise_candidates(
             model,
             candidates.prompts,
@@ -160,7 +159,7 @@ def _train(
             reference or context.folder / ".writing-reference",
             max_length=options.max_length,
             sampled=read_token_ids(context, "plan", candidates),
-            reference=compares,
+            reference=options.compares,
             advance=advance,
         )
     return train_members(

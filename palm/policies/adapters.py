@@ -131,7 +131,8 @@ def load_into(model: Any, folder: Path) -> None:
         raise ArtifactError(f"{folder / WEIGHTS}: expected an adapter of the same shape: {first}") from error
     missing = [name for name in found.missing_keys if "lora_" in name]
     if found.unexpected_keys or missing:
-        raise ArtifactError(f"{folder / WEIGHTS}: expected the adapter's own modules, got {(found.unexpected_keys or missing)[0]}")
+        what = f"lacks {missing[0]}" if missing else f"has also {found.unexpected_keys[0]}"
+        raise ArtifactError(f"{folder / WEIGHTS}: expected the modules of train.lora.target_modules, but it {what}")
 
 
 def served_adapters(portfolio: Path, ids: Sequence[str]) -> dict[str, Path]:

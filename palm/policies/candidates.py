@@ -31,13 +31,13 @@ class TokenisedCandidates:
     Attributes:
         prompts: P prompts' token ids.
         responses: for each prompt, its candidates' token ids.
-        reference: (P, N) log-probability of each candidate under the reference; 0 where there is none.
+        reference: (P, N) log-probability of each candidate under the reference, 0 where there is no candidate; None: not computed.
         texts: the prompts as text, which rewards of new texts want; may be missing otherwise.
     """
 
     prompts: list[list[int]]
     responses: list[list[list[int]]]
-    reference: np.ndarray
+    reference: np.ndarray | None
     texts: Sequence[Text] = ()
 
     def select(self, prompts: np.ndarray) -> Self:
@@ -45,7 +45,7 @@ class TokenisedCandidates:
         return type(self)(
             [self.prompts[number] for number in prompts],
             [self.responses[number] for number in prompts],
-            self.reference[prompts],
+            None if self.reference is None else self.reference[prompts],
             [self.texts[number] for number in prompts] if len(self.texts) else (),
         )
 
@@ -76,15 +76,16 @@ def tokenise_candidates(
         max_length: longest prompt and response in tokens.
         sampled: each prompt's candidates as token ids, where the reference sampled them: its own tokens, and the one that ends a
             response only if that was sampled. Without, candidates are taken to be whole texts.
-        reference: False leaves the log-probabilities at 0, for objectives that do not ask for them.
+        reference: False leaves the log-probabilities out, for training that does not want them.
         advance: called with the number of texts done.
     """
     beginnings, encoded = encode_candidates(language_model.tokenizer, prompts, responses, max_length=max_length, sampled=sampled)
-    counts = [len(candidates) for candidates in encoded]
-    logprobs = np.zeros((len(prompts), max(counts)))
+    logprobs = None
     if reference:
-        flat = flatten(beginnings, encoded)
-        logprobs[np.arange(max(counts))[None, :] < np.array(counts)[:, None]] = _reference(language_model, flat, folder, advance)
+        counts = np.array([len(candidates) for candidates in encoded])
+        logprobs = np.zeros((len(counts), counts.max()))
+        there = np.arange(counts.max())[None, :] < counts[:, None]
+        logprobs[there] = _reference(language_model, flatten(beginnings, encoded), folder, advance)
     return TokenisedCandidates(beginnings, encoded, logprobs, list(prompts))
 
 
@@ -148,8 +149,10 @@ def group_rows(
     """Each prompt's candidates in random groups of about `size`, at least 2, with their log-ratios at the optimum.
 
     A group's `mass` is the planned policy's probability of it among the prompt's candidates, times their number of groups: 1 on
-    average, so that a step on one group stands for a step on all.
+    average, so that a step on one group stands for a step on all. Where the reference's log-probabilities were not computed, which
+    the objective then does not read, they are 0.
     """
+    reference = np.zeros(rewards.mask.shape) if candidates.reference is None else candidates.reference
     rng = np.random.default_rng(derive_seed(seed, "groups"))
     target = rewards.rewards @ weight / kl  # (P, N)
     rows = []
@@ -164,7 +167,7 @@ def group_rows(
                         "prompt_ids": candidates.prompts[prompt],
                         "responses": [responses[index] for index in group],
                         "target": target[prompt, group].tolist(),
-                        "reference": candidates.reference[prompt, group].tolist(),
+                        "reference": reference[prompt, group].tolist(),
                         "mass": float(len(groups) * likely[group].sum() / likely.sum()),
                     }
                 )
@@ -175,6 +178,7 @@ def group_rows(
 
 def pair_rows(candidates: TokenisedCandidates, rewards: RewardTensor, weight: np.ndarray, *, per_prompt: int, seed: int) -> Dataset:
     """Pairs that say which candidate is better, in the columns of TRL's prepared data."""
+    assert candidates.reference is not None
     pairs = scalarise(rewards.rewards, weight, mask=rewards.mask, per_prompt=per_prompt, seed=derive_seed(seed, "pairs"))
     columns: dict[str, list[Any]] = {
         "prompt_ids": [candidates.prompts[prompt] for prompt in pairs.prompt],

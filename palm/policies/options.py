@@ -21,16 +21,19 @@ _FIXED_LOSS = (
     "f_divergence_type",
     "f_alpha_divergence_coef",
     "discopop_tau",
-    "ld_alpha",
     "use_weighting",
 )
-_SHARED_REFERENCE = dict.fromkeys(
-    ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model"),
-    "palm computes the reference's log-probabilities once for all members; leave it out",
-) | dict.fromkeys(
-    ("max_length", "truncation_mode"),
-    "the reference's log-probabilities would be those of other texts; train.max_length cuts both alike",
-)
+_SHARED_REFERENCE = {
+    **dict.fromkeys(
+        ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model"),
+        "palm computes the reference's log-probabilities once for all members; leave it out",
+    ),
+    **dict.fromkeys(
+        ("max_length", "truncation_mode"),
+        "the reference's log-probabilities would be those of other texts; train.max_length cuts both alike",
+    ),
+    "ld_alpha": "the reference's log-probabilities are of whole responses; leave it out",
+}
 _FREE_ONLINE = (  # of TRL's own options, those that leave what is optimised as it is
     "num_generations",
     "num_iterations",
@@ -100,6 +103,11 @@ class TrainingOptions:
     def trainer(self) -> Mapping[str, Any]:
         """Options of the objective's trainer."""
         return self.online if self.objective in ONLINE else self.dpo
+
+    @property
+    def compares(self) -> bool:
+        """Whether training wants to know how likely candidates are under the reference."""
+        return self.objective in ("dpo-soft", "dpo") or self.stop_within > 0
 
     @property
     def configuration(self) -> str:

@@ -118,6 +118,7 @@ class Watch:
             step: that it has taken.
             most: steps that it may take.
         """
+        assert self.candidates.reference is not None
         found = np.zeros(self.rewards.mask.shape)
         rows = zip(self.candidates.prompts, self.candidates.responses, strict=True)
         found[self.rewards.mask] = logprobs([(prompt, response) for prompt, responses in rows for response in responses])

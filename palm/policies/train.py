@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from palm.artifacts import read_json, write_json
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.lm.load import LanguageModel
 from palm.lm.training import old_objects_aside, quieten, train_to_end, training_arguments
 from palm.policies.adapters import check_adapter, is_complete, load_into, publish_adapter
@@ -96,6 +96,8 @@ def train_members(
         check_adapter(each, base_model=base_model)
     if options.match_kl and shards_models():
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
+    if options.compares and candidates.reference is None:
+        raise ValueError(f"candidates.reference: expected log-probabilities for objective {options.objective}, got None")
     if options.objective in ONLINE:
         _check_online(options, candidates, basis)
     material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
@@ -170,7 +172,15 @@ def _log(target: Path) -> Path:
 
 def is_trained(target: Path) -> bool:
     """Whether a member's adapter and the history of its training are complete."""
-    return is_complete(target) and _log(target).exists()
+    return is_complete(target) and _is_readable(_log(target))
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_json(path)
+    except ArtifactError:
+        return False
+    return True
 
 
 def _check_finite(trainer: Any, where: str, member: Member) -> None:
@@ -189,7 +199,7 @@ def _check_finite(trainer: Any, where: str, member: Member) -> None:
 def _forget_another(shared: Path, made_with: dict[str, Any]) -> None:
     """Remove an adapter of shared steps that was made for other members or with other options."""
     note = shared.with_name(f"{shared.name}.made-with.json")
-    if rank() == 0 and not (note.exists() and read_json(note) == made_with):
+    if rank() == 0 and not (_is_readable(note) and read_json(note) == made_with):
         for made in (shared, shared.with_name(f".writing-work-{_SHARED_ID}")):  # the adapter, and a killed run's checkpoints
             shutil.rmtree(made, ignore_errors=True)
         _log(shared).unlink(missing_ok=True)

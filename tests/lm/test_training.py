@@ -22,6 +22,20 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
         ("SFTConfig", {"beta": 1}, r"^train\.dpo\.beta: trl\.SFTConfig has no such option"),
         ("DPOConfig", {"seed": 1}, r"^train\.dpo\.seed: palm sets this itself; leave it out$"),
         ("DPOConfig", {"remove_unused_columns": False}, "remove_unused_columns: palm sets this itself"),
+        ("DPOConfig", {"optim": "adam"}, r"^train\.dpo\.optim: expected one of .*adamw_torch, .* got 'adam'$"),
+        ("RLOOConfig", {"lr_scheduler_type": "cos"}, r"lr_scheduler_type: expected one of linear, cosine, .* got 'cos'$"),
+        ("DPOConfig", {"save_strategy": False}, r"save_strategy: expected one of no, steps, epoch, best, got False$"),
+        (
+            "DPOConfig",
+            {"eval_strategy": "steps"},
+            r"eval_strategy: expected 'no', since nothing is evaluated on the way, got 'steps'$",
+        ),
+        ("DPOConfig", {"num_train_epochs": 0}, r"^train\.dpo\.num_train_epochs: expected more than 0 without max_steps, got 0$"),
+        (
+            "SFTConfig",
+            {"max_steps": -1, "num_train_epochs": -1},
+            r"num_train_epochs: expected more than 0 without max_steps, got -1$",
+        ),
     ],
 )
 def test_unknown_options_are_refused_by_name(name: str, options: dict[str, Any], message: str) -> None:
@@ -30,7 +44,14 @@ def test_unknown_options_are_refused_by_name(name: str, options: dict[str, Any],
 
 
 def test_options_win_over_defaults_and_reach_trl(tmp_path: Path) -> None:
-    check_options("DPOConfig", {"beta": 0.3, "max_steps": 7}, where="dpo")
+    check_options("DPOConfig", {"beta": 0.3, "max_steps": 7, "num_train_epochs": 0}, where="dpo")
+    for name, value in (
+        ("optim", "adafactor"),
+        ("lr_scheduler_type", "constant"),
+        ("eval_strategy", "no"),
+        ("save_strategy", "steps"),
+    ):
+        check_options("DPOConfig", {name: value}, where="dpo")
     arguments = training_arguments("DPOConfig", {"beta": 0.3, "logging_steps": 2, "learning_rate": 1e-4}, folder=tmp_path, seed=9)
     assert (arguments.beta, arguments.logging_steps, arguments.learning_rate) == (0.3, 2, 1e-4)
     assert (arguments.seed, arguments.data_seed, arguments.output_dir) == (9, 9, str(tmp_path))

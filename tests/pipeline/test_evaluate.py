@@ -12,7 +12,7 @@ import pytest
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.cli import main
 from palm.pipeline import load_config
-from palm.pipeline.evaluate import coverage_of_run
+from palm.pipeline.evaluate import coverage_of_run, diversity_of_run
 from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for
 from palm.portfolio import certify
@@ -48,6 +48,15 @@ def test_coverage_is_the_certificate_of_what_was_measured(run: FinishedRun) -> N
         assert worst[name]["mean"] == pytest.approx(getattr(exact, name), abs=1e-9)
     assert found["users"] == 24
     assert found["candidate_bias"] < 0
+
+
+def test_texts_of_as_many_prompts_as_are_asked_for(run: FinishedRun) -> None:
+    """Of those that were measured, too."""
+    for prompts in (2, 3):
+        found = diversity_of_run(run, draws=20, samples=0, prompts=prompts)["writing"]["policies"]
+        assert {row["policy"]: row["texts"] for row in found} == dict.fromkeys(
+            (*run.portfolio.ids, "reference"), sum(len(row) for row in run.texts[run.portfolio.ids[0]][:prompts])
+        )
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "stage missing", "file changed", "trained anew"])

@@ -286,6 +286,12 @@ def test_members_go_on_from_another_runs(tiny_run: Any, tmp_path: Path) -> None:
     scaled = load_config(tiny_run.config, [f"output={kept}", f"train.start={first}", "train.lora.lora_alpha=64"])
     with pytest.raises(PipelineError, match=r"train\.start: .*lora_alpha: expected 64, train\.lora\.lora_alpha, got 16"):
         check(scaled)
+    config_of_first = first / "policies" / trained.ids[0] / "adapter_config.json"
+    was = read_json(config_of_first)
+    write_json(config_of_first, {name: value for name, value in was.items() if name != "r"})
+    with pytest.raises(PipelineError, match=r"train\.start: expected adapters of rank 8, train\.lora\.r, got None"):
+        check(config)
+    write_json(config_of_first, was)
     with pytest.raises(PipelineError, match=r"train\.start: expected members for the basis rewards .* got .* for a, b"):
         Pipeline(STAGES, config).run(only="train")
     (first / "policies" / trained.ids[0] / "adapter_model.safetensors").unlink()

@@ -199,6 +199,10 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
         ({"objective": "dpo", "dpo": {"precompute_ref_log_probs": True}}, r"dpo\.precompute_ref_log_probs: palm computes"),
         ({"dpo": {"max_length": 20}}, r"dpo\.max_length: the reference's .* of other texts; train\.max_length cuts both alike"),
         ({"objective": "dpo", "dpo": {"truncation_mode": "keep_start"}}, r"dpo\.truncation_mode: the reference's"),
+        (
+            {"objective": "dpo", "dpo": {"ld_alpha": 0.5}},
+            r"dpo\.ld_alpha: the reference's log-probabilities are of whole responses",
+        ),
         ({"objective": "rloo", "online": {"beta": 0.1}}, r"online\.beta: palm sets this to the plan's kl; leave it out"),
         ({"objective": "grpo", "online": {"temperature": 0.7}}, r"online\.temperature: palm sets this to 1"),
         ({"objective": "grpo", "online": {"scale_rewards": "group"}}, r"online\.scale_rewards: this changes what is optimised"),

@@ -62,6 +62,20 @@ def test_shared_steps_of_other_options_are_not_taken(task: Any, language_model: 
     assert bytes_of(tmp_path / "used" / "b") == bytes_of(tmp_path / "fresh" / "b")
 
 
+@pytest.mark.parametrize("damaged", ["b.log.json", ".writing--shared.log.json", ".writing--shared.made-with.json"])
+def test_damaged_records_are_made_again(task: Any, language_model: LanguageModel, tmp_path: Path, damaged: str) -> None:
+    """As truncated adapters are: what cannot be read counts as not made."""
+    weights = {"a": np.array([1.0, 0.0]), "b": np.array([0.4, 0.6])}
+    options = {"shared_steps": 3, "dpo": {"max_steps": 2}}
+    told = task.train(language_model, tmp_path, weights, **options)
+    whole = bytes_of(tmp_path / "b")
+    shutil.rmtree(tmp_path / "a")
+    record = tmp_path / damaged
+    record.write_bytes(record.read_bytes()[:12])
+    assert task.train(language_model, tmp_path, weights, **options) == told
+    assert bytes_of(tmp_path / "b") == whole
+
+
 def test_members_go_on_from_an_adapter_that_is_given(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
     """An exact copy: with a learning rate too small to move anything, the member is that adapter; no steps are shared then."""
     task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 6})
@@ -92,10 +106,19 @@ def test_an_adapter_of_another_base_or_none_is_no_start(task: Any, language_mode
     assert not (tmp_path / "a").exists()
 
 
-def test_an_adapter_of_another_scale_is_no_start(task: Any, language_model: LanguageModel, tmp_path: Path) -> None:
-    """With this run's `lora_alpha` its weights would be another policy than the one that is gone on from."""
-    task.train(language_model, tmp_path / "first", {"c": WEIGHT}, dpo={"max_steps": 1})
-    start = {"a": tmp_path / "first" / "c"}
-    with pytest.raises(ArtifactError, match=r"lora_alpha: expected 64, train\.lora\.lora_alpha, got 16"):
-        task.train(language_model, tmp_path / "next", {"a": WEIGHT}, starts=start, lora={"lora_alpha": 64})
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({}, {"lora_alpha": 64}, r"lora_alpha: expected 64, train\.lora\.lora_alpha, got 16"),
+        ({}, {"target_modules": ["q_proj"]}, r"expected the modules of train\.lora\.target_modules, but it has also .*lora_A"),
+        ({"target_modules": ["q_proj"]}, {}, r"expected the modules of train\.lora\.target_modules, but it lacks .*lora_A"),
+    ],
+)
+def test_an_adapter_of_another_scale_or_other_modules_is_no_start(
+    task: Any, language_model: LanguageModel, tmp_path: Path, first: dict[str, Any], then: dict[str, Any], message: str
+) -> None:
+    """With this run's settings its weights would be another policy than the one that is gone on from."""
+    task.train(language_model, tmp_path / "first", {"c": WEIGHT}, lora=first, dpo={"max_steps": 1})
+    with pytest.raises(ArtifactError, match=message):
+        task.train(language_model, tmp_path / "next", {"a": WEIGHT}, lora=then, starts={"a": tmp_path / "first" / "c"})
     assert not (tmp_path / "next" / "a").exists()

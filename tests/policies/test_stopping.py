@@ -1,5 +1,6 @@
 """palm.policies.stopping: members stop where they are good enough on prompts that they never saw, and not before."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,23 @@ def test_prompts_kept_back_are_not_trained_on(fresh_model: Any, wide: Any, tmp_p
     _train(fresh_model(), wide, tmp_path / "one", **steps)
     _train(fresh_model(), (candidates, RewardTensor(other, rewards.mask)), tmp_path / "other", **steps)
     assert bytes_of(tmp_path / "one" / "m") == bytes_of(tmp_path / "other" / "m")
+
+
+@pytest.mark.parametrize("objective", ["dpo-soft", "dpo", "gibbs"])
+def test_a_member_that_is_the_reference_lacks_the_whole_gain(objective: str, fresh_model: Any, wide: Any, tmp_path: Path) -> None:
+    """Whatever it is trained for: what it lacks is counted from the reference, which therefore has to be known."""
+    still = {"objective": objective, "stop_within": 0.5, "dpo": {"max_steps": 6, "learning_rate": 0.0}}
+    log = _train(fresh_model(), wide, tmp_path, **still)
+    assert [look["lack"] for look in log["looks"]] == pytest.approx([1.0], abs=1e-4)
+    unknown = replace(wide[0], reference=None), wide[1]
+    with pytest.raises(ValueError, match=f"reference: expected log-probabilities for objective {objective}, got None"):
+        _train(fresh_model(), unknown, tmp_path / "unknown", **still)
+
+
+def test_the_reference_is_asked_for_where_it_is_wanted() -> None:
+    wanted = {"dpo-soft": True, "dpo": True, "gibbs": False, "rloo": False, "grpo": False}
+    assert {name: TrainingOptions(objective=name).compares for name in wanted} == wanted
+    assert TrainingOptions(objective="gibbs", stop_within=0.1).compares
 
 
 def test_who_is_not_good_enough_takes_all_steps(fresh_model: Any, wide: Any, tmp_path: Path) -> None:
