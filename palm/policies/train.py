@@ -172,15 +172,15 @@ def _log(target: Path) -> Path:
 
 def is_trained(target: Path) -> bool:
     """Whether a member's adapter and the history of its training are complete."""
-    return is_complete(target) and _is_readable(_log(target))
+    return is_complete(target) and _read(_log(target)) is not None
 
 
-def _is_readable(path: Path) -> bool:
+def _read(path: Path) -> Any:
+    """What a record holds; None if it is missing or damaged, which is to be made again."""
     try:
-        read_json(path)
+        return read_json(path)
     except ArtifactError:
-        return False
-    return True
+        return None
 
 
 def _check_finite(trainer: Any, where: str, member: Member) -> None:
@@ -199,7 +199,7 @@ def _check_finite(trainer: Any, where: str, member: Member) -> None:
 def _forget_another(shared: Path, made_with: dict[str, Any]) -> None:
     """Remove an adapter of shared steps that was made for other members or with other options."""
     note = shared.with_name(f"{shared.name}.made-with.json")
-    if rank() == 0 and not (_is_readable(note) and read_json(note) == made_with):
+    if rank() == 0 and _read(note) != made_with:
         for made in (shared, shared.with_name(f".writing-work-{_SHARED_ID}")):  # the adapter, and a killed run's checkpoints
             shutil.rmtree(made, ignore_errors=True)
         _log(shared).unlink(missing_ok=True)
