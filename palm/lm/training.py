@@ -82,7 +82,9 @@ def _check_report_to(wanted: Any, where: str) -> None:
     """See that what progress is to be reported to is installed: transformers finds out when it begins to train."""
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-    names = [] if wanted is None else [wanted] if isinstance(wanted, str) else list(wanted)
+    names = [] if wanted is None else [wanted] if isinstance(wanted, str) else wanted
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{where}.report_to: expected a name or a list of names, got {wanted!r}")
     if set(names) <= {"all", "none"}:
         return
     there = get_available_reporting_integrations()

@@ -38,7 +38,9 @@ def check(config: Config) -> None:
     check_data(config.data)
     check_rewards(config)
     try:
-        training_options(config).check()
+        options = training_options(config)
+        options.check()
+        options.check_prompts(config.candidates.prompts)
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
     kept, prompts = config.train.stop_prompts, config.candidates.prompts

@@ -66,7 +66,7 @@ class FinishedRun:
         sections: dict[str, Any] = {
             _SECTIONS.get(name, name): manifest.config for name, manifest in manifests.items() if name not in ("score", "measure")
         }
-        sections["train"] = sections["train"].get("train", sections["train"])  # online objectives depend on the features, too
+        sections["train"] = {name: value for name, value in sections["train"].items() if name != "features"}  # online, they count
         sections |= {"measure": manifests["measure"].config["measure"], "seed": manifests["measure"].seed, "output": str(folder)}
         return cls(folder, config_of(sections, str(folder)))
 

@@ -66,7 +66,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("{base}")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "policies/{name}")
 inputs = tokenizer("How do I boil an egg?\\n", return_tensors="pt")
-print(tokenizer.decode(model.generate(**inputs, do_sample=True, max_new_tokens=64)[0], skip_special_tokens=True))
+text = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=64)[0]
+print(tokenizer.decode(text, skip_special_tokens=True))
 ```
 
 With vLLM, where requests name `{name}` as their model:

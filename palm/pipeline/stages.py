@@ -66,7 +66,7 @@ def _train_settings(config: Config) -> dict[str, Any]:
     if config.train.start is None:
         del settings["start"]
     if config.train.objective in ONLINE:  # new texts are scored
-        return {"train": settings, "features": _features_settings(config)}
+        return {**settings, "features": _features_settings(config)}
     return settings
 
 

@@ -87,7 +87,8 @@ def train_members(
         looked at.
 
     Raises:
-        ValueError: an option is out of range, there is nothing to learn from, or training diverged; what was trained before stays.
+        ValueError: an option is out of range, there is nothing to learn from, or training took no step or diverged; what was
+            trained before stays.
         ArtifactError: one of `starts` is no complete adapter, or one of another shape or scale.
     """
     options.check()
@@ -162,6 +163,7 @@ def _check_online(options: TrainingOptions, candidates: TokenisedCandidates, bas
             f"candidates.texts: expected {len(candidates.prompts)} prompts as text for objective {options.objective}, "
             f"got {len(candidates.texts)}"
         )
+    options.check_prompts(len(candidates.prompts))
     if shards_models():
         raise ValueError(f"objective: {options.objective} wants a whole model to write with, which FSDP or ZeRO-3 leaves not")
 
@@ -183,15 +185,20 @@ def _read(path: Path) -> Any:
         return None
 
 
-def _check_finite(trainer: Any, where: str, member: Member) -> None:
-    """See that training has not diverged.
+def _check_trained(trainer: Any, section: str, member: Member) -> None:
+    """See that training took a step, and has not diverged.
 
     Raises:
-        ValueError: a trained parameter is not finite; the message names the learning rate.
+        ValueError: no step was taken, or a trained parameter is not finite; the message names the option.
     """
+    if trainer.state.global_step < 1:
+        raise ValueError(
+            f"{section}.per_device_train_batch_size: expected one that {len(trainer.train_dataset)} rows fill, "
+            f"got {trainer.args.per_device_train_batch_size}: training {member.id} took no step"
+        )
     if not all(bool(parameter.isfinite().all()) for parameter in trainer.model.parameters() if parameter.requires_grad):
         raise ValueError(
-            f"{where}: expected one at which training does not diverge, got {trainer.args.learning_rate:g}: after "
+            f"{section}.learning_rate: expected one at which training does not diverge, got {trainer.args.learning_rate:g}: after "
             f"{trainer.state.global_step} steps the adapter of {member.id} has numbers that are not finite"
         )
 
@@ -228,7 +235,7 @@ def _train(
                 load_into(trainer.model, start)
             watch = None if material.kept_back is None else Watch.of(material, member.weight)
             train_to_end(trainer, work, None if watch is None else watching(trainer, watch, language_model.tokenizer))
-            _check_finite(trainer, f"{options.section}.learning_rate", member)
+            _check_trained(trainer, options.section, member)
             told: dict[str, Any] = {"strength": 1.0}
             if watch is not None:
                 told["looks"] = [asdict(look) for look in watch.looks]

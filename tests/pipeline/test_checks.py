@@ -82,6 +82,10 @@ CASES = {
     "train.dpo={max_steps: 0}": "train.dpo.max_steps: expected at least 1, or -1 for whole epochs, got 0",
     "train.dpo={max_steps: 2.5}": r"train.dpo.max_steps: expected a whole number, got 2\.5",
     "train={stop_within: 0.5, stop_prompts: 6}": "train.stop_prompts: expected fewer than candidates.prompts, 6, got 6",
+    "train={objective: rloo, online: {num_generations: 2, per_device_train_batch_size: 14}}": (
+        "train.online.per_device_train_batch_size: expected at most 6 prompts to be answered together, .* got 7: 14 responses"
+    ),
+    "train.dpo={report_to: 3}": "train.dpo.report_to: expected a name or a list of names, got 3",
     "train.lora={r: 12}": "train.lora.r: expected one of 8, 16, 32, 64 .* got 12",
     "measure.draws=0": "measure.draws: expected at least 1, got 0",
     "route.rule=random": "route.rule: expected one of 'expected', 'nearest-l1', 'nearest-l2', got 'random'",

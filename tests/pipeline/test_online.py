@@ -23,6 +23,7 @@ def test_members_are_trained_online_on_rewards_of_new_texts(tiny_run: Any, tmp_p
     config = load_config(tiny_run.config, [f"output={folder}", "train.objective=rloo", ONLINE])
     check(config)
     pipeline = Pipeline(STAGES, config)
+    assert pipeline.state("train").detail == "features, objective, online, fit changed", "what new texts are scored by counts, too"
     assert pipeline.run("train") == ["train"]
     inputs = {stage.name: folder / stage.name for stage in STAGES}
     context = Context(config, folder / "train", inputs, config.seed, silent)

@@ -9,6 +9,7 @@ import torch
 from bandit import KL, PROMPTS, WEIGHT, Bandit, basis
 from trained import Killed, bytes_of, killing, texts_of
 
+from palm.artifacts import read_json
 from palm.lm.logprobs import response_logprobs
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.online import prompt_names
@@ -155,6 +156,26 @@ def test_a_killed_online_member_goes_on_from_its_checkpoint(objective: str, band
     assert bytes_of(tmp_path / "again" / "m") == bytes_of(tmp_path / "whole" / "m")
 
 
+@pytest.mark.parametrize(
+    "options", [{"generation_batch_size": 32}, {"steps_per_generation": 2}, {"gradient_accumulation_steps": 2}]
+)
+def test_no_more_prompts_are_answered_together_than_there_are(bandit: Bandit, tmp_path: Path, options: dict[str, Any]) -> None:
+    """TRL would make no step and say nothing; as many as there are make the steps that are asked for."""
+    online = {**ONLINE, "max_steps": 3, "per_device_train_batch_size": 16, "num_generations": 32 // len(PROMPTS), **options}
+    bandit.train(tmp_path / "all", objective="rloo", max_new_tokens=2, online=online)
+    assert read_json(tmp_path / "all" / "m.log.json")["steps"] == 3
+    fewer = {**online, "num_generations": 32 // len(PROMPTS) // 2}
+    with pytest.raises(ValueError, match=rf"expected at most {len(PROMPTS)} prompts to be .* got {2 * len(PROMPTS)}: 32 responses"):
+        bandit.train(tmp_path / "more", objective="rloo", max_new_tokens=2, online=fewer)
+
+
+def test_a_member_that_took_no_step_is_not_trained(bandit: Bandit, tmp_path: Path) -> None:
+    dpo = {**STEPS, "per_device_train_batch_size": 4096, "dataloader_drop_last": True}
+    with pytest.raises(ValueError, match=r"dpo\.per_device_train_batch_size: expected one that \d+ rows fill, got 4096"):
+        bandit.train(tmp_path, dpo=dpo)
+    assert not (tmp_path / "m").exists()
+
+
 def test_online_prompts_of_the_same_words_are_told_apart() -> None:
     assert prompt_names(["a", [{"role": "user", "content": "a"}], "b", "a"]) == ["a", "a #1", "b", "a #3"]
 
@@ -222,6 +243,27 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
             r"online\.num_generations: expected a whole number of at least 2",
         ),
         ({"objective": "grpo", "online": {"num_generations": 3}}, r"online\.num_generations: expected a divisor of 8, .* got 3"),
+        (
+            {"objective": "rloo", "online": {"num_iterations": 0}},
+            r"online\.num_iterations: expected a whole number of at least 1, got 0",
+        ),
+        (
+            {"objective": "grpo", "online": {"steps_per_generation": "2"}},
+            r"online\.steps_per_generation: expected a whole .* got '2'",
+        ),
+        (
+            {"objective": "rloo", "online": {"generation_batch_size": "abc"}},
+            r"online\.generation_batch_size: expected a whole number",
+        ),
+        ({"objective": "rloo", "online": {"pad_to_multiple_of": 0}}, r"online\.pad_to_multiple_of: expected a whole number"),
+        (
+            {"objective": "rloo", "online": {"generation_batch_size": 12}},
+            r"online\.generation_batch_size: .* multiple of 8, .* got 12",
+        ),
+        (
+            {"objective": "rloo", "online": {"generation_batch_size": 16, "steps_per_generation": 2}},
+            r"online\.steps_per_generation: expected it or generation_batch_size, got both",
+        ),
     ],
 )
 def test_options_that_would_change_what_is_optimised_are_refused(options: dict[str, Any], message: str) -> None:
