@@ -1,7 +1,7 @@
 """How different policies' texts are, within each policy and between them, with intervals over prompts.
 
 Distinct-n falls, and the Vendi score rises, with the number of texts, so policies are compared on equally many responses to the
-same prompts. Intervals leave one group of prompts out after the other (`jackknife`), all of as many for the same reason: a
+same prompts. Intervals leave one group of prompts out after the other (`jackknife`), all of one size for the same reason: a
 bootstrap would repeat texts and take repetition for sameness. Policies must have written independently of each other, not with one
 seed for all.
 """

@@ -75,7 +75,8 @@ def _check_choice(option: str, value: Any, kind: Any, where: str) -> None:
             continue
         known = [str(choice.value) for choice in choices]
         if value not in known:
-            raise ValueError(f"{where}.{option}: expected one of {', '.join(known)}, got {value!r}")
+            hint = "; in YAML a bare no is false, write 'no'" if value is False and "no" in known else ""
+            raise ValueError(f"{where}.{option}: expected one of {', '.join(known)}, got {value!r}{hint}")
 
 
 def _check_report_to(wanted: Any, where: str) -> None:

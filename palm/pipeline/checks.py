@@ -40,7 +40,8 @@ def check(config: Config) -> None:
     try:
         options = training_options(config)
         options.check()
-        options.check_prompts(config.candidates.prompts)
+        if config.candidates.source != POOL:
+            options.check_prompts(config.candidates.prompts)
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
     kept, prompts = config.train.stop_prompts, config.candidates.prompts

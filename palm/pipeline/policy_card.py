@@ -61,19 +61,21 @@ With PEFT:
 
 ```python
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained("{base}")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "policies/{name}")
+ends = model.generation_config.eos_token_id
+model.generation_config = GenerationConfig(eos_token_id=ends)  # the base's may sample otherwise than was measured
 inputs = tokenizer("How do I boil an egg?\\n", return_tensors="pt")
-text = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=64)[0]
+text = model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=64)[0]
 print(tokenizer.decode(text, skip_special_tokens=True))
 ```
 
 With vLLM, where requests name `{name}` as their model:
 
 ```
-vllm serve {base} --enable-lora --max-lora-rank {config["r"]} --lora-modules {name}=policies/{name}
+vllm serve {base} --enable-lora --max-lora-rank {config["r"]} --lora-modules {name}=policies/{name} --generation-config vllm
 ```
 
 With palm, which says for which users it is the best:

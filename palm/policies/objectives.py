@@ -23,7 +23,8 @@ taken off that reward: the gradient is that of E[w.phi] - kl KL without bias, an
 planned policy (palm.policies.online says how TRL's trainers are set for that). RLOO (Ahmadian et al. 2024) is what TRL's
 documentation names as the successor of PPO, which it has removed.
 
-What dpo and dpo-soft compare with, the log-probabilities of the reference, is computed once for all members.
+What dpo and dpo-soft compare with, and what early stops are counted from, the log-probabilities of the reference, is computed once
+for all members.
 """
 
 from abc import ABC, abstractmethod

@@ -188,6 +188,10 @@ class TrainingOptions:
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
             if not whole and value not in others:
                 raise ValueError(f"online.{name}: expected a whole number of at least {least}, got {value!r}")
+        if self.online.get("auto_find_batch_size"):
+            raise ValueError(
+                "online.auto_find_batch_size: a batch holds whole groups of responses, which are not halved; leave it out"
+            )
         given, step = self.online.get("generation_batch_size"), self._step
         if given is not None and self.online.get("steps_per_generation") is not None:
             raise ValueError("online.steps_per_generation: expected it or generation_batch_size, got both")
@@ -204,6 +208,8 @@ class TrainingOptions:
 
     def check_prompts(self, prompts: int) -> None:
         """See that there are as many prompts as online objectives answer together: of fewer TRL makes no step at all.
+
+        How many are answered together depends on the processes: each of them asks again where members are trained.
 
         Raises:
             ValueError: there are fewer.

@@ -6,6 +6,7 @@ over the reference is kl log mean exp(w.phi / kl) - mean w.phi. A member lacks a
 mean over prompts of lack - within x gain is below 0: a one-sided t-test, at 5 % over all its looks together (Bonferroni).
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 from scipy.stats import t as student
 
-from palm.artifacts import read_json, write_json
+from palm.artifacts import ArtifactError, read_json, write_json
 from palm.policies.candidates import TokenisedCandidates
 from palm.policies.objectives import Material
 from palm.rewards.tensor import RewardTensor
@@ -135,8 +136,8 @@ class Watch:
         write_json(path, [asdict(look) for look in self.looks])
 
     def recall(self, path: Path) -> None:
-        """Read what was seen before a kill; what a later look sees again replaces it."""
-        if path.exists():
+        """Read what was seen before a kill, if it is there and whole; what a later look sees again replaces it."""
+        with contextlib.suppress(ArtifactError):
             self.looks = [Look(**look) for look in read_json(path)]
 
     def due(self, step: int) -> bool:

@@ -98,7 +98,8 @@ def train_members(
     if options.match_kl and shards_models():
         raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
     if options.compares and candidates.reference is None:
-        raise ValueError(f"candidates.reference: expected log-probabilities for objective {options.objective}, got None")
+        what = "stop_within" if options.stop_within else f"objective {options.objective}"
+        raise ValueError(f"candidates.reference: expected log-probabilities for {what}, got None")
     if options.objective in ONLINE:
         _check_online(options, candidates, basis)
     material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
@@ -181,7 +182,9 @@ def _read(path: Path) -> Any:
     """What a record holds; None if it is missing or damaged, which is to be made again."""
     try:
         return read_json(path)
-    except ArtifactError:
+    except ArtifactError as error:
+        if isinstance(error.__cause__, OSError):  # it may be whole
+            raise
         return None
 
 

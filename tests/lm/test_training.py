@@ -24,7 +24,11 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
         ("DPOConfig", {"remove_unused_columns": False}, "remove_unused_columns: palm sets this itself"),
         ("DPOConfig", {"optim": "adam"}, r"^train\.dpo\.optim: expected one of .*adamw_torch, .* got 'adam'$"),
         ("RLOOConfig", {"lr_scheduler_type": "cos"}, r"lr_scheduler_type: expected one of linear, cosine, .* got 'cos'$"),
-        ("DPOConfig", {"save_strategy": False}, r"save_strategy: expected one of no, steps, epoch, best, got False$"),
+        (
+            "DPOConfig",
+            {"save_strategy": False},
+            r"save_strategy: expected one of no, steps, epoch, best, got False; in YAML a bare no is false, write 'no'$",
+        ),
         (
             "DPOConfig",
             {"eval_strategy": "steps"},

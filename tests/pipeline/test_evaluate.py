@@ -11,7 +11,7 @@ import pytest
 
 from palm.artifacts import ArtifactError, read_json, write_json
 from palm.cli import main
-from palm.pipeline import load_config
+from palm.pipeline import STAGES, load_config
 from palm.pipeline.evaluate import coverage_of_run, diversity_of_run
 from palm.pipeline.finished import FinishedRun
 from palm.pipeline.plan_stages import oracle_for
@@ -38,6 +38,16 @@ def test_a_run_is_read_without_its_configuration_file(run: FinishedRun, tiny_run
     assert run.config.features.pooling == "mean+last"
     assert len(run.users) == 24
     assert set(run.texts) >= set(run.portfolio.ids)
+
+
+def test_a_run_that_was_trained_online_is_read(tiny_run: Any, tmp_path: Path) -> None:
+    """What new texts were scored by stands beside the settings of the training."""
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    config = load_config(tiny_run.config, ["train.objective=rloo", "train.online={max_steps: 2}"])
+    stage = next(stage for stage in STAGES if stage.name == "train")
+    manifest = read_json(folder / "train" / "manifest.json")
+    write_json(folder / "train" / "manifest.json", manifest | {"config": stage.settings(config)})
+    assert FinishedRun.read(folder).config.train == config.train
 
 
 def test_coverage_is_the_certificate_of_what_was_measured(run: FinishedRun) -> None:

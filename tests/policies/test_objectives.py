@@ -255,6 +255,7 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
             {"objective": "rloo", "online": {"generation_batch_size": "abc"}},
             r"online\.generation_batch_size: expected a whole number",
         ),
+        ({"objective": "rloo", "online": {"auto_find_batch_size": True}}, r"online\.auto_find_batch_size: .* leave it out"),
         ({"objective": "rloo", "online": {"pad_to_multiple_of": 0}}, r"online\.pad_to_multiple_of: expected a whole number"),
         (
             {"objective": "rloo", "online": {"generation_batch_size": 12}},

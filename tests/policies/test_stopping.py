@@ -143,7 +143,7 @@ def test_a_member_that_is_the_reference_lacks_the_whole_gain(objective: str, fre
     log = _train(fresh_model(), wide, tmp_path, **still)
     assert [look["lack"] for look in log["looks"]] == pytest.approx([1.0], abs=1e-4)
     unknown = replace(wide[0], reference=None), wide[1]
-    with pytest.raises(ValueError, match=f"reference: expected log-probabilities for objective {objective}, got None"):
+    with pytest.raises(ValueError, match="reference: expected log-probabilities for stop_within, got None"):
         _train(fresh_model(), unknown, tmp_path / "unknown", **still)
 
 
