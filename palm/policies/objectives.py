@@ -39,7 +39,8 @@ from palm.data.schema import Text
 from palm.lm.load import LanguageModel
 from palm.policies.adapters import lora_config
 from palm.policies.candidates import TokenisedCandidates, group_rows, pair_rows
-from palm.policies.options import GENERATIONS, OBJECTIVES, TrainingOptions
+from palm.policies.online_batches import GENERATIONS
+from palm.policies.options import OBJECTIVES, TrainingOptions
 from palm.rewards.tensor import RewardTensor
 
 Basis = Callable[[Sequence[tuple[Text, Text]]], np.ndarray]

@@ -7,11 +7,10 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from palm.policies.adapters import lora_config
-from palm.ranks import ranks
+from palm.policies.online_batches import OnlineBatches
 
 OBJECTIVES = ("dpo-soft", "dpo", "gibbs", "rloo", "grpo")
 ONLINE = {"rloo": "RLOOConfig", "grpo": "GRPOConfig"}
-GENERATIONS = 8  # responses of a prompt that an online step compares, unless told otherwise
 
 _FIXED_LOSS = (
     "beta",
@@ -48,13 +47,6 @@ _FREE_ONLINE = (  # of TRL's own options, those that leave what is optimised as 
     "num_completions_to_print",
     "log_unique_prompts",
 )
-_COUNTS: dict[str, tuple[Any, ...]] = {  # online options that are whole numbers, and what else they may be
-    "num_generations": (),
-    "num_iterations": (),
-    "steps_per_generation": (None,),
-    "generation_batch_size": (None,),
-    "pad_to_multiple_of": (None, "auto"),
-}
 
 
 @dataclass(frozen=True)
@@ -180,58 +172,16 @@ class TrainingOptions:
                 raise ValueError(
                     f"online.{name}: this changes what is optimised, E[w.phi] - kl KL, or is not supported; leave it out"
                 )
-        if self.objective not in ONLINE:
-            return
-        for name, others in _COUNTS.items():
-            least = 2 if name == "num_generations" else 1
-            value = self.online.get(name, least)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            if not whole and value not in others:
-                raise ValueError(f"online.{name}: expected a whole number of at least {least}, got {value!r}")
-        if self.online.get("auto_find_batch_size"):
-            raise ValueError(
-                "online.auto_find_batch_size: a batch holds whole groups of responses, which are not halved; leave it out"
-            )
-        given, step = self.online.get("generation_batch_size"), self._step
-        if given is not None and self.online.get("steps_per_generation") is not None:
-            raise ValueError("online.steps_per_generation: expected it or generation_batch_size, got both")
-        if given is not None and given % step:
-            raise ValueError(
-                f"online.generation_batch_size: expected a multiple of {step}, the responses of a step "
-                f"(per_device_train_batch_size x processes), got {given}"
-            )
-        if self._generated % self._generations:
-            raise ValueError(
-                f"online.num_generations: expected a divisor of {self._generated}, the responses that are generated together "
-                f"(per_device_train_batch_size x steps_per_generation x processes), got {self._generations}"
-            )
+        if self.objective in ONLINE:
+            OnlineBatches(self.online).check()
 
     def check_prompts(self, prompts: int) -> None:
-        """See that there are as many prompts as online objectives answer together: of fewer TRL makes no step at all.
+        """See that there are enough prompts for a step.
 
-        How many are answered together depends on the processes: each of them asks again where members are trained.
+        How many an online step wants depends on the processes: each of them asks again where members are trained.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: there are too few.
         """
-        if self.objective in ONLINE and (together := self._generated // self._generations) > prompts:
-            raise ValueError(
-                f"online.per_device_train_batch_size: expected at most {prompts} prompts to be answered together, as many as there "
-                f"are, got {together}: {self._generated} responses that are generated together, {self._generations} of each"
-            )
-
-    @property
-    def _generations(self) -> int:
-        """Responses of a prompt that an online step compares."""
-        return int(self.online.get("num_generations", GENERATIONS))
-
-    @property
-    def _step(self) -> int:
-        """Responses that all processes read at a time."""
-        return int(self.online.get("per_device_train_batch_size", 8) * ranks())
-
-    @property
-    def _generated(self) -> int:
-        """Responses that are generated together."""
-        steps = self.online.get("steps_per_generation") or self.online.get("gradient_accumulation_steps", 1)
-        return int(self.online.get("generation_batch_size") or self._step * steps)
+        if self.objective in ONLINE:
+            OnlineBatches(self.online).check_prompts(prompts)
