@@ -15,7 +15,7 @@ from palm.policies import stopping
 from palm.policies.adapters import Members
 from palm.policies.candidates import TokenisedCandidates, tokenise_candidates
 from palm.policies.options import TrainingOptions
-from palm.policies.stopping import is_enough, keep_back, lack_and_gain
+from palm.policies.stopping import Look, Watch, is_enough, keep_back, lack_and_gain
 from palm.policies.train import Member, train_members
 from palm.rewards.tensor import RewardTensor, reward_tensor
 
@@ -87,6 +87,19 @@ def test_a_member_that_lacks_just_too_much_is_seldom_let_go(looks: int) -> None:
 
     assert 0.005 < stopped(0.3) < 0.07
     assert stopped(0.0) > 0.95
+
+
+def test_what_was_seen_before_a_kill_comes_back_if_it_is_whole(wide: Any, tmp_path: Path) -> None:
+    seen = [Look(5, 0.9, False), Look(10, 0.4, True)]
+    before, after = (Watch(*wide, WEIGHT, KL, within=0.5, every=5) for _ in range(2))
+    before.looks = seen
+    before.keep(tmp_path / "looks.json")
+    after.recall(tmp_path / "looks.json")
+    assert after.looks == seen
+    (tmp_path / "looks.json").write_text('[{"step": 5, "la')
+    damaged = Watch(*wide, WEIGHT, KL, within=0.5, every=5)
+    damaged.recall(tmp_path / "looks.json")
+    assert damaged.looks == []
 
 
 def test_one_prompt_says_nothing() -> None:
