@@ -66,7 +66,8 @@ class FinishedRun:
         sections: dict[str, Any] = {
             _SECTIONS.get(name, name): manifest.config for name, manifest in manifests.items() if name not in ("score", "measure")
         }
-        sections["train"] = {name: value for name, value in sections["train"].items() if name != "features"}  # online, they count
+        # a stage that trained online has kept the features' settings beside its own
+        sections["train"] = {name: value for name, value in sections["train"].items() if name != "features"}
         sections |= {"measure": manifests["measure"].config["measure"], "seed": manifests["measure"].seed, "output": str(folder)}
         return cls(folder, config_of(sections, str(folder)))
 

@@ -95,13 +95,7 @@ def train_members(
     starts = dict(starts or {})
     for each in set(starts.values()):
         check_adapter(each, base_model=base_model)
-    if options.match_kl and shards_models():
-        raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
-    if options.compares and candidates.reference is None:
-        what = "stop_within" if options.stop_within else f"objective {options.objective}"
-        raise ValueError(f"candidates.reference: expected log-probabilities for {what}, got None")
-    if options.objective in ONLINE:
-        _check_online(options, candidates, basis)
+    _check_given(options, candidates, basis)
     material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
     trained = 0
 
@@ -154,6 +148,17 @@ def read_logs(members: Sequence[Member], folder: Path) -> dict[str, dict[str, An
     for member in members:
         check_adapter(folder / member.id)
     return {member.id: read_json(_log(folder / member.id)) for member in members}
+
+
+def _check_given(options: TrainingOptions, candidates: TokenisedCandidates, basis: Basis | None) -> None:
+    """See that there is what the options want."""
+    if options.match_kl and shards_models():
+        raise ValueError("match_kl: expected 0, since FSDP or ZeRO-3 leaves no whole model to write with")
+    if options.compares and candidates.reference is None:
+        what = "stop_within" if options.stop_within else f"objective {options.objective}"
+        raise ValueError(f"candidates.reference: expected log-probabilities for {what}, got None")
+    if options.objective in ONLINE:
+        _check_online(options, candidates, basis)
 
 
 def _check_online(options: TrainingOptions, candidates: TokenisedCandidates, basis: Basis | None) -> None:
