@@ -50,10 +50,11 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         _check_choice(option, options[option], fields[option].type, where)
     if options.get("max_steps", -1) == -1 and not options.get("num_train_epochs", 1) > 0:
         raise ValueError(f"{where}.num_train_epochs: expected more than 0 without max_steps, got {options['num_train_epochs']}")
-    if options.get("eval_strategy", "no") != "no":
-        raise ValueError(
-            f"{where}.eval_strategy: expected 'no', since nothing is evaluated on the way, got {options['eval_strategy']!r}"
-        )
+    for option, right in {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}.items():
+        if (value := options.get(option, right)) != right:
+            raise ValueError(f"{where}.{option}: expected {right!r}, since nothing is evaluated on the way, got {value!r}")
+    if options.get("lr_scheduler_type") == "reduce_lr_on_plateau":
+        raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got 'reduce_lr_on_plateau'")
     _check_report_to(options.get("report_to"), where)
 
 

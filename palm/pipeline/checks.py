@@ -40,8 +40,8 @@ def check(config: Config) -> None:
     try:
         options = training_options(config)
         options.check()
-        if config.candidates.source != POOL:
-            options.check_prompts(config.candidates.prompts)
+        if options.shared_steps or not config.train.launch.command:  # otherwise members' own processes see to it
+            options.check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
     kept, prompts = config.train.stop_prompts, config.candidates.prompts

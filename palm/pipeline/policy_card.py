@@ -65,8 +65,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 tokenizer = AutoTokenizer.from_pretrained("{base}")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "policies/{name}")
-ends = model.generation_config.eos_token_id
-model.generation_config = GenerationConfig(eos_token_id=ends)  # the base's may sample otherwise than was measured
+own = model.generation_config.eos_token_id
+ends = {{tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])}} - {{None}}
+model.generation_config = GenerationConfig(eos_token_id=sorted(ends))  # the base's may sample otherwise than was measured
 inputs = tokenizer("How do I boil an egg?\\n", return_tensors="pt")
 text = model.generate(**inputs, do_sample=True, top_k=0, max_new_tokens=64)[0]
 print(tokenizer.decode(text, skip_special_tokens=True))

@@ -43,11 +43,11 @@ class OnlineBatches:
         steps = self.options.get("steps_per_generation") or self.options.get("gradient_accumulation_steps", 1)
         return int(self.options.get("generation_batch_size") or self.step * steps)
 
-    def check(self) -> None:
-        """See that counts are counts, and that batches hold whole groups of a prompt's responses.
+    def check_counts(self) -> None:
+        """See that counts are counts, whatever the number of processes.
 
         Raises:
-            ValueError: they do not.
+            ValueError: they are not.
         """
         for name, others in _COUNTS.items():
             least = 2 if name == "num_generations" else 1
@@ -62,6 +62,19 @@ class OnlineBatches:
         given = self.options.get("generation_batch_size")
         if given is not None and self.options.get("steps_per_generation") is not None:
             raise ValueError("online.steps_per_generation: expected it or generation_batch_size, got both")
+
+    def check_batches(self, prompts: int | None) -> None:
+        """See that batches hold whole groups of a prompt's responses, with as many processes as there are now.
+
+        Of fewer prompts than are answered together TRL makes no step at all, and says nothing.
+
+        Args:
+            prompts: how many there are; None if that is not known.
+
+        Raises:
+            ValueError: they do not, or there are fewer prompts.
+        """
+        given = self.options.get("generation_batch_size")
         if given is not None and given % self.step:
             raise ValueError(
                 f"online.generation_batch_size: expected a multiple of {self.step}, the responses of a step "
@@ -72,14 +85,7 @@ class OnlineBatches:
                 f"online.num_generations: expected a divisor of {self.generated}, the responses that are generated together "
                 f"(per_device_train_batch_size x steps_per_generation x processes), got {self.generations}"
             )
-
-    def check_prompts(self, prompts: int) -> None:
-        """See that there are as many prompts as are answered together: of fewer TRL makes no step at all, and says nothing.
-
-        Raises:
-            ValueError: there are fewer.
-        """
-        if (together := self.generated // self.generations) > prompts:
+        if prompts is not None and (together := self.generated // self.generations) > prompts:
             raise ValueError(
                 f"online.per_device_train_batch_size: expected at most {prompts} prompts to be answered together, as many as there "
                 f"are, got {together}: {self.generated} responses that are generated together, {self.generations} of each"

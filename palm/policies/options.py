@@ -173,15 +173,16 @@ class TrainingOptions:
                     f"online.{name}: this changes what is optimised, E[w.phi] - kl KL, or is not supported; leave it out"
                 )
         if self.objective in ONLINE:
-            OnlineBatches(self.online).check()
+            OnlineBatches(self.online).check_counts()
 
-    def check_prompts(self, prompts: int) -> None:
-        """See that there are enough prompts for a step.
+    def check_batches(self, prompts: int | None) -> None:
+        """See that a step's batch is whole and that there are prompts enough for it, with as many processes as there are now.
 
-        How many an online step wants depends on the processes: each of them asks again where members are trained.
+        Args:
+            prompts: how many there are; None if that is not known.
 
         Raises:
-            ValueError: there are too few.
+            ValueError: it is not, or there are too few.
         """
         if self.objective in ONLINE:
-            OnlineBatches(self.online).check_prompts(prompts)
+            OnlineBatches(self.online).check_batches(prompts)

@@ -96,6 +96,8 @@ def train_members(
     for each in set(starts.values()):
         check_adapter(each, base_model=base_model)
     _check_given(options, candidates, basis)
+    if options.shared_steps or only is None or len(only):  # else nothing is trained by these processes
+        options.check_batches(len(candidates.prompts))
     material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
     trained = 0
 
@@ -169,7 +171,6 @@ def _check_online(options: TrainingOptions, candidates: TokenisedCandidates, bas
             f"candidates.texts: expected {len(candidates.prompts)} prompts as text for objective {options.objective}, "
             f"got {len(candidates.texts)}"
         )
-    options.check_prompts(len(candidates.prompts))
     if shards_models():
         raise ValueError(f"objective: {options.objective} wants a whole model to write with, which FSDP or ZeRO-3 leaves not")
 

@@ -34,6 +34,13 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
             {"eval_strategy": "steps"},
             r"eval_strategy: expected 'no', since nothing is evaluated on the way, got 'steps'$",
         ),
+        ("RLOOConfig", {"eval_on_start": True}, r"eval_on_start: expected False, since nothing is evaluated on the way, got True$"),
+        ("DPOConfig", {"load_best_model_at_end": True}, r"load_best_model_at_end: expected False, since nothing is evaluated"),
+        (
+            "SFTConfig",
+            {"lr_scheduler_type": "reduce_lr_on_plateau"},
+            r"lr_scheduler_type: expected one that asks for no evaluation",
+        ),
         ("DPOConfig", {"num_train_epochs": 0}, r"^train\.dpo\.num_train_epochs: expected more than 0 without max_steps, got 0$"),
         (
             "SFTConfig",

@@ -85,6 +85,9 @@ CASES = {
     "train={objective: rloo, online: {num_generations: 2, per_device_train_batch_size: 14}}": (
         "train.online.per_device_train_batch_size: expected at most 6 prompts to be answered together, .* got 7: 14 responses"
     ),
+    "train={objective: rloo, shared_steps: 1, launch: {command: accelerate launch}, online: {per_device_train_batch_size: 4}}": (
+        "train.online.num_generations: expected a divisor of 4, .* got 8"
+    ),
     "train.dpo={report_to: 3}": "train.dpo.report_to: expected a name or a list of names, got 3",
     "train.lora={r: 12}": "train.lora.r: expected one of 8, 16, 32, 64 .* got 12",
     "measure.draws=0": "measure.draws: expected at least 1, got 0",
@@ -106,3 +109,10 @@ def test_no_gap_and_no_size(tiny_config: Path) -> None:
 
 def test_what_is_right_passes(tiny_config: Path) -> None:
     assert check(load_config(tiny_config)) is None
+
+
+def test_members_own_processes_count_their_batches(tiny_config: Path) -> None:
+    """Four responses a process make half a group here, and a whole one where a member is trained by two."""
+    online = "online: {per_device_train_batch_size: 4, num_generations: 8}"
+    given = f"train={{objective: rloo, shared_steps: 0, {online}, launch: {{launcher: pool, command: accelerate launch}}}}"
+    assert check(load_config(tiny_config, [given])) is None

@@ -1,7 +1,9 @@
 """palm.pipeline.policy_card: what it says is what was measured, and its examples run as they stand."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -41,10 +43,16 @@ def test_its_examples_run_as_they_stand(portfolio_folder: Path) -> None:
     text = (portfolio_folder / "policies" / "policy-0" / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert len(blocks) == 2
+    said = _output("\n".join(blocks), portfolio_folder)
+    assert "How do I boil an egg?" in said
+    assert re.search(r"policy-\d|reference", said.splitlines()[-1])
+
+
+def _output(code: str, folder: Path) -> str:
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)],
-        cwd=portfolio_folder,
+        [sys.executable, "-c", code],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
@@ -52,8 +60,19 @@ def test_its_examples_run_as_they_stand(portfolio_folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "How do I boil an egg?" in done.stdout
-    assert re.search(r"policy-\d|reference", done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def test_its_example_ends_texts_where_measured_ones_end(portfolio_folder: Path, tmp_path: Path) -> None:
+    """At the tokenizer's end token as well where the base's generation settings name others only."""
+    folder = shutil.copytree(portfolio_folder, tmp_path / "portfolio")
+    settings = folder / "base" / "generation_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "eos_token_id": [5]}))
+    text = (folder / "policies" / "policy-0" / "README.md").read_text()
+    example = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0]
+    asked = "print(tokenizer.eos_token_id, model.generation_config.eos_token_id)"
+    end, ends = _output(f"{example}\n{asked}", folder).splitlines()[-1].split(maxsplit=1)
+    assert json.loads(ends) == sorted({5, int(end)})
 
 
 def test_what_was_only_planned_says_so(tiny_run: Any, portfolio_folder: Path) -> None:

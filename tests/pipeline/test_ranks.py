@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from palm.artifacts import read_manifest
+from palm.artifacts import read_json, read_manifest
 from palm.lm.pretrain import train_from_scratch
 from palm.pipeline import STAGES
 from palm.policies.adapters import check_adapter
@@ -66,6 +66,30 @@ def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Pat
     assert Portfolio.from_pretrained(folder / "route" / "portfolio").certificate is not None
     assert not list(folder.rglob(".writing-*"))
     assert all(read_manifest(folder / stage.name) is not None for stage in STAGES)
+
+
+@pytest.mark.slow
+def test_members_learn_online_on_two_processes_each(tiny_run: Any, tmp_path: Path) -> None:
+    """What one process would refuse, half a group of a prompt's responses, is a whole one on two."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    shutil.rmtree(folder / "train")
+    online = "train.online={max_steps: 2, per_device_train_batch_size: 4, num_generations: 8}"
+    launch = f"train.launch.command={sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    settings = [
+        "train.objective=rloo",
+        "train.baselines=false",
+        "train.shared_steps=0",
+        online,
+        "train.launch.launcher=pool",
+        launch,
+    ]
+    command = [sys.executable, "-m", "palm", "train", tiny_run.config, f"output={folder}", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    for name in ("policy-0", "policy-1"):
+        check_adapter(folder / "train" / name)
+        assert read_json(folder / "train" / f"{name}.log.json")["steps"] == 2
 
 
 def test_a_stage_is_put_in_place_when_all_processes_are_done_with_it(tmp_path: Path) -> None:

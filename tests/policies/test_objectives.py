@@ -269,4 +269,9 @@ def test_what_online_objectives_need_is_asked_for(bandit: Bandit, tmp_path: Path
 )
 def test_options_that_would_change_what_is_optimised_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TrainingOptions(**options).check()
+        _check(TrainingOptions(**options))
+
+
+def _check(options: TrainingOptions) -> None:
+    options.check()
+    options.check_batches(None)
