@@ -53,8 +53,8 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
     for option, right in {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}.items():
         if (value := options.get(option, right)) != right:
             raise ValueError(f"{where}.{option}: expected {right!r}, since nothing is evaluated on the way, got {value!r}")
-    if options.get("lr_scheduler_type") == "reduce_lr_on_plateau":
-        raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got 'reduce_lr_on_plateau'")
+    if (schedule := options.get("lr_scheduler_type")) in ("reduce_lr_on_plateau", "greedy"):
+        raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got {str(schedule)!r}")
     _check_report_to(options.get("report_to"), where)
 
 

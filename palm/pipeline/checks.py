@@ -40,7 +40,8 @@ def check(config: Config) -> None:
     try:
         options = training_options(config)
         options.check()
-        if options.shared_steps or not config.train.launch.command:  # otherwise members' own processes see to it
+        shares = options.shared_steps > 0 and config.train.start is None
+        if shares or not config.train.launch.command:  # otherwise members' own processes see to it
             options.check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error

@@ -96,8 +96,6 @@ def train_members(
     for each in set(starts.values()):
         check_adapter(each, base_model=base_model)
     _check_given(options, candidates, basis)
-    if options.shared_steps or only is None or len(only):  # else nothing is trained by these processes
-        options.check_batches(len(candidates.prompts))
     material = _keep_back(Material(candidates, rewards, kl, options, seed, basis))
     trained = 0
 
@@ -118,14 +116,20 @@ def train_members(
         history: dict[str, Any] = read_json(log)
         return history
 
+    def some_left(among: Sequence[Member]) -> bool:
+        return agree(any(not is_trained(folder / member.id) for member in among))
+
     fresh = [member for member in members if member.id not in starts]
-    if options.shared_steps and agree(any(not is_trained(folder / member.id) for member in fresh)):
+    wanted = [member for member in members if only is None or member.id in only]
+    shares = options.shared_steps > 0 and some_left(fresh)
+    if shares or some_left(wanted):  # otherwise others have trained them, with as many processes as they had
+        options.check_batches(len(candidates.prompts))
+    if shares:
         centre, shared = Member(_SHARED_ID, np.mean([member.weight for member in fresh], axis=0)), folder / _SHARED
         _forget_another(shared, {"weight": centre.weight.tolist(), "kl": kl, "seed": seed, "options": repr(options)})
         first = replace(options.with_steps(options.shared_steps), match_kl=0)
         train(centre, shared, replace(material, options=first, kept_back=None), None)
         starts |= {member.id: shared for member in fresh}
-    wanted = [member for member in members if only is None or member.id in only]
     return {member.id: train(member, folder / member.id, material, starts.get(member.id)) for member in wanted}
 
 

@@ -88,6 +88,9 @@ CASES = {
     "train={objective: rloo, shared_steps: 1, launch: {command: accelerate launch}, online: {per_device_train_batch_size: 4}}": (
         "train.online.num_generations: expected a divisor of 4, .* got 8"
     ),
+    "train={objective: rloo, start: ./no, launch: {command: accelerate launch}, online: {per_device_train_batch_size: 4}}": (
+        "train.start: expected a trained portfolio"  # whose members begin there, without shared steps
+    ),
     "train.dpo={report_to: 3}": "train.dpo.report_to: expected a name or a list of names, got 3",
     "train.lora={r: 12}": "train.lora.r: expected one of 8, 16, 32, 64 .* got 12",
     "measure.draws=0": "measure.draws: expected at least 1, got 0",

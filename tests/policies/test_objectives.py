@@ -169,6 +169,19 @@ def test_no_more_prompts_are_answered_together_than_there_are(bandit: Bandit, tm
         bandit.train(tmp_path / "more", objective="rloo", max_new_tokens=2, online=fewer)
 
 
+def test_batches_of_what_is_trained_are_not_counted_again(bandit: Bandit, tmp_path: Path) -> None:
+    """Others may have trained it, on more processes; what is left is refused before anything is done."""
+    online = {**ONLINE, "max_steps": 2, "per_device_train_batch_size": 8, "num_generations": 4}
+    bandit.train(tmp_path, objective="rloo", max_new_tokens=2, online=online)
+    trained = bytes_of(tmp_path / "m")
+    half = {**online, "per_device_train_batch_size": 2}
+    bandit.train(tmp_path, objective="rloo", max_new_tokens=2, online=half)
+    assert bytes_of(tmp_path / "m") == trained
+    with pytest.raises(ValueError, match=r"online\.num_generations: expected a divisor of 2, .* got 4"):
+        bandit.train(tmp_path / "anew", objective="rloo", max_new_tokens=2, shared_steps=1, online=half)
+    assert not (tmp_path / "anew").exists()
+
+
 def test_a_member_that_took_no_step_is_not_trained(bandit: Bandit, tmp_path: Path) -> None:
     dpo = {**STEPS, "per_device_train_batch_size": 4096, "dataloader_drop_last": True}
     with pytest.raises(ValueError, match=r"dpo\.per_device_train_batch_size: expected one that \d+ rows fill, got 4096"):
