@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from palm.artifacts import read_json, read_manifest
 from palm.lm.pretrain import train_from_scratch
 from palm.pipeline import STAGES
-from palm.policies.adapters import check_adapter
+from palm.policies.adapters import WEIGHTS, check_adapter
 from palm.portfolio import Portfolio
 from palm.ranks import alone, barrier, rank, ranks
 
@@ -66,6 +67,35 @@ def test_two_processes_share_embedding_and_training(tiny_run: Any, tmp_path: Pat
     assert Portfolio.from_pretrained(folder / "route" / "portfolio").certificate is not None
     assert not list(folder.rglob(".writing-*"))
     assert all(read_manifest(folder / stage.name) is not None for stage in STAGES)
+
+
+@pytest.mark.slow
+def test_two_ranks_reproduce_the_adapter_of_one_with_the_same_batch(tiny_run: Any, tmp_path: Path) -> None:
+    """Two processes of two rows a step and one of four learn the same, up to the order in which numbers are added."""
+    trained = []
+    for place, batch in enumerate((4, 2)):
+        folder = tmp_path / f"run-{place}"
+        shutil.copytree(tiny_run.folder, folder)
+        shutil.rmtree(folder / "train")
+        dpo = f"train.dpo={{max_steps: 6, per_device_train_batch_size: {batch}, learning_rate: 1e-3}}"
+        settings = [
+            "-m",
+            "palm",
+            "train",
+            tiny_run.config,
+            f"output={folder}",
+            "train.shared_steps=0",
+            "train.baselines=false",
+            dpo,
+        ]
+        done = subprocess.run([sys.executable, *map(str, settings)], timeout=300) if batch == 4 else _on_two(*settings)
+        assert done.returncode == 0
+        trained.append([load_file(folder / "train" / name / WEIGHTS) for name in ("policy-0", "policy-1")])
+    for one, two in zip(*trained, strict=True):
+        assert one.keys() == two.keys()
+        size = torch.cat([value.flatten() for value in one.values()]).abs().max()
+        apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+        assert apart < 1e-4 * size
 
 
 @pytest.mark.slow
