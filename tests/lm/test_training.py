@@ -39,8 +39,9 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
         (
             "SFTConfig",
             {"lr_scheduler_type": "reduce_lr_on_plateau"},
-            r"lr_scheduler_type: expected one that asks for no evaluation",
+            r"type: expected one that asks for no evaluation, got 'reduce",
         ),
+        ("DPOConfig", {"lr_scheduler_type": "greedy"}, r"type: expected one that asks for no evaluation, got 'greedy'$"),
         ("DPOConfig", {"num_train_epochs": 0}, r"^train\.dpo\.num_train_epochs: expected more than 0 without max_steps, got 0$"),
         (
             "SFTConfig",

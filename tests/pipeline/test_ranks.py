@@ -39,6 +39,14 @@ Pipeline([stage], Config(output=sys.argv[1])).run()
 """
 
 
+MEMBERS_ALONE = ("train.shared_steps=0", "train.baselines=false")
+
+
+def _untrained(run: Any, folder: Path) -> Path:
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("train"))
+    return folder
+
+
 def _on_two(*arguments: object) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run([*launch, *map(str, arguments)], capture_output=True, text=True, timeout=600)
@@ -74,22 +82,13 @@ def test_two_ranks_reproduce_the_adapter_of_one_with_the_same_batch(tiny_run: An
     """Two processes of two rows a step and one of four learn the same, up to the order in which numbers are added."""
     trained = []
     for place, batch in enumerate((4, 2)):
-        folder = tmp_path / f"run-{place}"
-        shutil.copytree(tiny_run.folder, folder)
-        shutil.rmtree(folder / "train")
+        folder = _untrained(tiny_run, tmp_path / f"run-{place}")
         dpo = f"train.dpo={{max_steps: 6, per_device_train_batch_size: {batch}, learning_rate: 1e-3}}"
-        settings = [
-            "-m",
-            "palm",
-            "train",
-            tiny_run.config,
-            f"output={folder}",
-            "train.shared_steps=0",
-            "train.baselines=false",
-            dpo,
-        ]
-        done = subprocess.run([sys.executable, *map(str, settings)], timeout=300) if batch == 4 else _on_two(*settings)
-        assert done.returncode == 0
+        command = ["-m", "palm", "train", str(tiny_run.config), f"output={folder}", *MEMBERS_ALONE, dpo]
+        done = (
+            _on_two(*command) if place else subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=600)
+        )
+        assert done.returncode == 0, done.stderr
         trained.append([load_file(folder / "train" / name / WEIGHTS) for name in ("policy-0", "policy-1")])
     for one, two in zip(*trained, strict=True):
         assert one.keys() == two.keys()
@@ -101,19 +100,10 @@ def test_two_ranks_reproduce_the_adapter_of_one_with_the_same_batch(tiny_run: An
 @pytest.mark.slow
 def test_members_learn_online_on_two_processes_each(tiny_run: Any, tmp_path: Path) -> None:
     """What one process would refuse, half a group of a prompt's responses, is a whole one on two."""
-    folder = tmp_path / "run"
-    shutil.copytree(tiny_run.folder, folder)
-    shutil.rmtree(folder / "train")
+    folder = _untrained(tiny_run, tmp_path / "run")
     online = "train.online={max_steps: 2, per_device_train_batch_size: 4, num_generations: 8}"
     launch = f"train.launch.command={sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
-    settings = [
-        "train.objective=rloo",
-        "train.baselines=false",
-        "train.shared_steps=0",
-        online,
-        "train.launch.launcher=pool",
-        launch,
-    ]
+    settings = ["train.objective=rloo", *MEMBERS_ALONE, online, "train.launch.launcher=pool", launch]
     command = [sys.executable, "-m", "palm", "train", tiny_run.config, f"output={folder}", *settings]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
