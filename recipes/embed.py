@@ -1,6 +1,6 @@
 """Turn the texts of a run into features, on as many processes as there are.
 
-    accelerate launch --num_processes 2 --cpu recipes/embed.py --config recipes/configs/planted/pipeline.yaml
+    torchrun --nproc_per_node 2 recipes/embed.py --config recipes/configs/planted/pipeline.yaml
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml recipes/embed.py --config my.yaml
 
 The stages before it must be done (`palm data`, `palm base`). What is written is the stage `embed` of the run's folder, the same

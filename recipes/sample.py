@@ -1,7 +1,7 @@
 """Sample candidates from the reference, on as many processes as there are.
 
     python recipes/sample.py --model runs/planted/base/model --prompts prompts.txt --output candidates.jsonl --count 32
-    accelerate launch --num_processes 2 --cpu recipes/sample.py --model MODEL --prompts prompts.jsonl --output candidates.jsonl
+    torchrun --nproc_per_node 2 recipes/sample.py --model MODEL --prompts prompts.jsonl --output candidates.jsonl
     python recipes/sample.py --server http://localhost:8000/v1 --model NAME --prompts prompts.jsonl --output candidates.jsonl
 
 Each finished batch is kept: the same command again goes on where a killed one was. A response's seed comes from its prompt, so the

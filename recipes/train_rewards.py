@@ -1,7 +1,7 @@
 """Train a language or reward model end to end as the backbone of a personalised reward, on as many processes as there are.
 
     python recipes/train_rewards.py --config recipes/configs/planted/rewards.yaml
-    accelerate launch --num_processes 2 --cpu recipes/train_rewards.py --config recipes/configs/planted/rewards.yaml
+    torchrun --nproc_per_node 2 recipes/train_rewards.py --config recipes/configs/planted/rewards.yaml
     torchrun --nproc_per_node 2 recipes/train_rewards.py --config my.yaml rewards.method=VRF trainer.learning_rate=5e-5
 
 Supported: Bradley-Terry, LoRe and VRF; every weight trained, or LoRA; any causal language model, classifier or reward model; one

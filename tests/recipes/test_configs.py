@@ -1,6 +1,9 @@
 """recipes/configs: every YAML loads, passes the pipeline's checks, and opens with the command that launches it."""
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,3 +82,14 @@ def test_accelerate_reads_it(path: Path) -> None:
     config = load_config_from_file(str(path))
     assert config.compute_environment is not None
     assert config.num_processes >= 1
+
+
+def test_two_cpus_are_two_processes(tmp_path: Path) -> None:
+    """accelerate starts one alone, and says nothing, for what it calls MULTI_CPU."""
+    who = tmp_path / "who.py"
+    who.write_text("from palm.ranks import agree, rank, ranks\nprint(rank(), ranks(), agree(rank() == 0))\n", encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0"]
+    command = [*launch, "--config_file", str(ROOT / "recipes/configs/accelerate/cpu.yaml"), str(who)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert sorted(done.stdout.splitlines()) == ["0 2 True", "1 2 True"], done.stderr
