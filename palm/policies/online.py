@@ -18,13 +18,14 @@ Responses are used for one step each unless `num_iterations` or `steps_per_gener
 (`epsilon`), and the point where all advantages vanish stays the same.
 """
 
+import math
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, TrainerCallback
 from trl import GRPOTrainer, RLOOTrainer
 
 from palm.data.schema import Text, plain_text
@@ -127,5 +128,26 @@ def online_trainer(
     )
     if kind == "grpo":
         trainer.kl = kl
+    _go_on_in_order(trainer)
     trainer._tokenize_prompts = types.MethodType(lambda self, prompts: ([list(ids[p]) for p in prompts], None, {}), trainer)
     return trainer
+
+
+def _go_on_in_order(trainer: Any) -> None:
+    """Have training from a checkpoint go on with the order of prompts that its epoch has.
+
+    TRL's sampler draws every epoch's order from a generator that is made anew with the trainer, and would begin with the first.
+    """
+    make, samplers = trainer._get_train_sampler, []
+
+    def made(dataset: Any = None) -> Any:
+        samplers.append(make(dataset))
+        return samplers[-1]
+
+    class PastOrders(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            for _ in range(math.floor((state.epoch or 0) + 1e-6) if samplers[-1].shuffle else 0):
+                torch.randperm(samplers[-1].num_samples, generator=samplers[-1].generator)
+
+    trainer._get_train_sampler = made
+    trainer.add_callback(PastOrders())

@@ -142,17 +142,23 @@ def test_online_training_repeats_and_leaves_the_base_as_it_was(objective: str, b
     assert "forward" not in vars(bandit.model.model)
 
 
-@pytest.mark.parametrize("objective", ["rloo", "grpo"])
-def test_a_killed_online_member_goes_on_from_its_checkpoint(objective: str, bandit: Bandit, tmp_path: Path) -> None:
-    online = {**ONLINE, "max_steps": 6, "per_device_train_batch_size": 8, "num_generations": 4}
+@pytest.mark.parametrize(("objective", "save", "within"), [("rloo", 3, True), ("rloo", 4, False), ("grpo", 3, True)])
+def test_a_killed_online_member_goes_on_from_its_checkpoint(
+    objective: str, save: int, within: bool, bandit: Bandit, tmp_path: Path
+) -> None:
+    """In whatever epoch that is: each has an order of prompts of its own."""
+    online = {**ONLINE, "max_steps": 12, "per_device_train_batch_size": 8, "num_generations": 8}
     options: dict[str, Any] = {"objective": objective, "max_new_tokens": 2}
-    options["online"] = {**online, "save_strategy": "steps", "save_steps": 3}
+    options["online"] = {**online, "save_strategy": "steps", "save_steps": save}
+    last = 11 // save * save
+    assert last > len(PROMPTS)
+    assert (last % len(PROMPTS) > 0) == within
     totals: list[int | None] = []
     bandit.train(tmp_path / "whole", **options)
     with pytest.raises(Killed):
-        bandit.train(tmp_path / "again", track=killing(totals, at=5), **options)
+        bandit.train(tmp_path / "again", track=killing(totals, at=11), **options)
     bandit.train(tmp_path / "again", track=killing(totals, at=None), **options)
-    assert totals == [6] * 5 + [3] * 3
+    assert totals == [12] * 11 + [12 - last] * (12 - last)
     assert bytes_of(tmp_path / "again" / "m") == bytes_of(tmp_path / "whole" / "m")
 
 
