@@ -1,6 +1,7 @@
 """`palm jobs`, `palm member`, `palm refine`: members trained one by one, by others, or after the measurement."""
 
 import inspect
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,8 @@ def jobs(
     What members share (the reference's log-probabilities, shared first steps) is made now. RUN/jobs/members.json then lists a
     command for every member that is not trained yet; they are independent, may be run anywhere that sees the run's folder, and
     again. `train.launch.command="accelerate launch --config_file FILE"` lets each of them run on several processes. When they are
-    done, `palm train CONFIG` (or `palm run CONFIG`) collects what they made, and trains what is missing.
+    done, `palm train CONFIG` (or `palm run CONFIG`) collects what they made, and trains what is missing, unless that is for
+    train.launch.command to do.
     """
     from palm.pipeline.fanout import write_jobs
     from palm.policies.jobs import write_slurm
@@ -34,7 +36,7 @@ def jobs(
         return
     path, manifest = made
     for job in manifest.jobs:
-        typer.echo(f"{job.id}: {' '.join(job.command)}")
+        typer.echo(f"{job.id}: {shlex.join(job.command)}")
     typer.echo(f"{len(manifest.jobs)} members to train: {path}")
     if slurm is not None and manifest.jobs:
         write_slurm(manifest, slurm, options=sbatch or ())

@@ -38,11 +38,7 @@ def check(config: Config) -> None:
     check_data(config.data)
     check_rewards(config)
     try:
-        options = training_options(config)
-        options.check()
-        shares = options.shared_steps > 0 and config.train.start is None
-        if shares or not config.train.launch.command:  # otherwise members' own processes see to it
-            options.check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
+        training_options(config).check()
     except ValueError as error:
         raise PipelineError(f"train.{error}") from error
     kept, prompts = config.train.stop_prompts, config.candidates.prompts

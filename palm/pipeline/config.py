@@ -211,7 +211,7 @@ class PlanConfig:
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """What runs the members' training; results do not depend on it. See `palm.policies.launchers`.
+    """What runs the members' training; only the processes that `command` starts change a result. See `palm.policies.launchers`.
 
     Attributes:
         launcher: "inline" (one after the other in this process), "pool" (processes of this machine) or "ray" (a Ray cluster:
@@ -219,8 +219,9 @@ class LaunchConfig:
         workers: members at a time (pool).
         gpus, cpus: of each member; 0: whatever its command takes, and an equal part of this machine's cores.
         retries: how often a member's command that failed is tried again.
-        command: what each member's command begins with, to train it on several processes: "accelerate launch --config_file
-            recipes/configs/accelerate/fsdp2.yaml", say. By default this Python.
+        command: what each member's command begins with (pool, ray, `palm jobs`), to train it on several processes: "accelerate
+            launch --config_file recipes/configs/accelerate/fsdp2.yaml", say; as many times `per_device_train_batch_size` make a
+            step. By default this Python.
     """
 
     launcher: str = "inline"

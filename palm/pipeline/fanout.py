@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from palm.artifacts import ArtifactError, write_json
-from palm.pipeline.config import ConfigError, LaunchConfig, as_record
-from palm.pipeline.policy_stages import read_members, train_in_process
+from palm.pipeline.config import Config, ConfigError, LaunchConfig, as_record
+from palm.pipeline.plan_stages import POOL
+from palm.pipeline.policy_stages import read_members, train_in_process, training_options
 from palm.pipeline.runner import Context, Pipeline, PipelineError
 from palm.policies.jobs import Job, JobManifest
 from palm.policies.launchers import LAUNCHERS, JobError, Resources, run_pool, run_ray
-from palm.policies.train import is_trained, read_logs
+from palm.policies.train import Member, is_trained, read_logs
 from palm.ranks import agree, rank, ranks
 
 MANIFEST = "members.json"
@@ -48,10 +49,37 @@ def check_launch(launch: LaunchConfig) -> None:
             raise ConfigError("train.launch.launcher: 'ray' needs Ray: pip install 'palm-align[ray]'")
 
 
+def check_train(config: Config) -> None:
+    """See that stage train, from its beginning, can do with as many processes as there are.
+
+    Raises:
+        PipelineError: online batches are not whole, or nothing would run the members' command.
+    """
+    _check_command(config)
+    options = training_options(config)
+    shares = options.shared_steps > 0 and config.train.start is None
+    if shares or not config.train.launch.command:  # otherwise members' own processes see to it
+        try:
+            options.check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
+        except ValueError as error:
+            raise PipelineError(f"train.{error}") from error
+
+
+def _check_command(config: Config) -> None:
+    launch = config.train.launch
+    if launch.command and launch.launcher == "inline" and ranks() == 1:
+        raise PipelineError(
+            f"train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, or the commands that `palm jobs` writes, "
+            f"got 'inline', which trains in this process and would not run {launch.command!r}"
+        )
+
+
 def run_train(context: Context) -> None:
     """A LoRA policy for every weight of the plan."""
     launch = context.config.train.launch
     if launch.launcher == "inline":
+        if _left(context):
+            _check_command(context.config)
         logs = train_in_process(context)
     else:
         if ranks() > 1:
@@ -76,7 +104,7 @@ def run_train(context: Context) -> None:
 def prepare_jobs(context: Context) -> JobManifest:
     """Make what members share, and write the manifest of those that are not trained yet."""
     jobs_folder = _jobs_folder(context)
-    left = [member for member in read_members(context) if not is_trained(context.folder / member.id)]
+    left = _left(context)
     if left:
         train_in_process(context, only=())
     launch = context.config.train.launch
@@ -91,6 +119,10 @@ def prepare_jobs(context: Context) -> JobManifest:
     manifest = JobManifest(str(Path.cwd()), tuple(jobs))
     manifest.save(jobs_folder / MANIFEST)
     return manifest
+
+
+def _left(context: Context) -> list[Member]:
+    return [member for member in read_members(context) if not is_trained(context.folder / member.id)]
 
 
 def write_jobs(pipeline: Pipeline) -> tuple[Path, JobManifest] | None:

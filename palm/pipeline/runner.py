@@ -66,6 +66,7 @@ class Stage:
         outside: digests of what it reads outside the run's folder, such as the data file.
         run: does the work.
         parallel: whether several ranks may run it together.
+        check: looks, before the first stage starts, for what would fail this one in as many processes as there are.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Stage:
     run: Callable[[Context], None]
     outside: Callable[[Config], dict[str, str]] = lambda config: {}
     parallel: bool = False
+    check: Callable[[Config], None] = lambda config: None
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Pipeline:
             names of the stages that were run.
 
         Raises:
-            PipelineError: `only` needs a stage that is not done.
+            PipelineError: `only` needs a stage that is not done, or one that is to be run would fail.
             ArtifactError: the folder cannot be made, or another process works in it.
         """
         ran = []
@@ -123,6 +125,9 @@ class Pipeline:
                 for name in self.stages:
                     recover(self.folder / name)
             barrier()
+            for name, stage in self.stages.items():
+                if only is None and self.state(name).state not in ("done", "begun"):  # others may have done what was begun
+                    stage.check(self.config)
             for name, stage in self.stages.items():
                 if only is not None and name != only:
                     continue

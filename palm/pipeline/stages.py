@@ -15,7 +15,7 @@ from palm.pipeline.data_stages import (
     run_embed,
     uses_base,
 )
-from palm.pipeline.fanout import run_train
+from palm.pipeline.fanout import check_train, run_train
 from palm.pipeline.fit_stage import outside_fit, run_fit
 from palm.pipeline.measure_stages import run_measure
 from palm.pipeline.plan_stages import POOL, run_plan, run_sample, run_score
@@ -154,6 +154,7 @@ STAGES = (
         outside=_outside_train,
         run=run_train,
         parallel=True,
+        check=check_train,
     ),
     Stage(
         "measure",

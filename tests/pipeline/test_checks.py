@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from palm.pipeline import check, load_config
+from palm.pipeline import STAGES, Pipeline, check, load_config
+from palm.pipeline.fanout import check_train
+from palm.pipeline.runner import PipelineError
 
 CASES = {
     "seed=-1": "seed: expected at least 0, got -1",
@@ -82,15 +84,13 @@ CASES = {
     "train.dpo={max_steps: 0}": "train.dpo.max_steps: expected at least 1, or -1 for whole epochs, got 0",
     "train.dpo={max_steps: 2.5}": r"train.dpo.max_steps: expected a whole number, got 2\.5",
     "train={stop_within: 0.5, stop_prompts: 6}": "train.stop_prompts: expected fewer than candidates.prompts, 6, got 6",
-    "train={objective: rloo, online: {num_generations: 2, per_device_train_batch_size: 14}}": (
-        "train.online.per_device_train_batch_size: expected at most 6 prompts to be answered together, .* got 7: 14 responses"
-    ),
-    "train={objective: rloo, shared_steps: 1, launch: {command: accelerate launch}, online: {per_device_train_batch_size: 4}}": (
-        "train.online.num_generations: expected a divisor of 4, .* got 8"
-    ),
-    "train={objective: rloo, start: ./no, launch: {command: accelerate launch}, online: {per_device_train_batch_size: 4}}": (
-        "train.start: expected a trained portfolio"  # whose members begin there, without shared steps
-    ),
+    "train={stop_within: 0.5, stop_every: 4, dpo: {max_steps: 4}}": "train.stop_every: expected fewer than dpo.max_steps, 4",
+    "train={objective: dpo, dpo: {beta: 0}}": "train.dpo.beta: expected a positive number, got 0",
+    "train.dpo={train_sampling_strategy: group_by_length}": "train.dpo.train_sampling_strategy: rows have no length of their own",
+    "train={objective: grpo, online: {epsilon: -1}}": "train.online.epsilon: expected a positive number, got -1",
+    "train.lora={inference_mode: true}": "train.lora.inference_mode: expected False, since the adapter is trained, got True",
+    "train.lora={target_modules: [q_proj, lm_head]}": "train.lora.target_modules: expected layers between .* that writes tokens",
+    "train.lora={target_modules: [embed_tokens]}": "train.lora.target_modules: expected layers between .* that reads tokens",
     "train.dpo={report_to: 3}": "train.dpo.report_to: expected a name or a list of names, got 3",
     "train.lora={r: 12}": "train.lora.r: expected one of 8, 16, 32, 64 .* got 12",
     "measure.draws=0": "measure.draws: expected at least 1, got 0",
@@ -114,8 +114,36 @@ def test_what_is_right_passes(tiny_config: Path) -> None:
     assert check(load_config(tiny_config)) is None
 
 
+BATCHES = {
+    "train={objective: rloo, online: {num_generations: 2, per_device_train_batch_size: 14}}": (
+        "train.online.per_device_train_batch_size: expected at most 6 prompts to be answered together, .* got 7: 14 responses"
+    ),
+    "train={objective: rloo, online: {per_device_train_batch_size: 4}}": "train.online.num_generations: expected a divisor of 4",
+    "train={objective: rloo, shared_steps: 1, launch: {launcher: pool, command: env}, online: {per_device_train_batch_size: 4}}": (
+        "train.online.num_generations: expected a divisor of 4, .* got 8"  # the steps that all share are taken here
+    ),
+    "train.launch.command=env": "train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, .* not run 'env'",
+}
+
+
+@pytest.mark.parametrize(("setting", "message"), BATCHES.items(), ids=list(BATCHES))
+def test_what_this_process_cannot_train_is_refused_before_the_first_stage(
+    setting: str, message: str, tiny_config: Path, tmp_path: Path
+) -> None:
+    """Where it is to train: others may, by more processes, and what is done on the way to that is done all the same."""
+    config = load_config(tiny_config, [setting, f"output={tmp_path}"])
+    check(config)
+    pipeline = Pipeline(STAGES, config)
+    with pytest.raises(PipelineError, match=message):
+        pipeline.run()
+    assert not (tmp_path / "data").exists()
+    assert pipeline.run(only="data") == ["data"]
+
+
 def test_members_own_processes_count_their_batches(tiny_config: Path) -> None:
     """Four responses a process make half a group here, and a whole one where a member is trained by two."""
     online = "online: {per_device_train_batch_size: 4, num_generations: 8}"
     given = f"train={{objective: rloo, shared_steps: 0, {online}, launch: {{launcher: pool, command: accelerate launch}}}}"
-    assert check(load_config(tiny_config, [given])) is None
+    config = load_config(tiny_config, [given])
+    check(config)
+    check_train(config)

@@ -174,6 +174,21 @@ def test_an_orphan_that_goes_on_while_others_train_anew_harms_nothing(
     assert {log["steps"] for log in read_json(folder / "train" / "training.json").values()} == {6}
 
 
+def test_members_of_a_command_are_not_trained_without_it(planned: tuple[Path, Path], tiny_run: Any) -> None:
+    """The command may start several processes: what one trains in its place would be another adapter. Collecting it does."""
+    config, folder = planned
+    here = load_config(config, [f"train.launch.command={sys.executable}"])
+    made = write_jobs(Pipeline(STAGES, here))
+    assert made is not None
+    manifest = made[1]
+    for job in manifest.jobs:
+        with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'pool' or 'ray' with train.launch.command"):
+            Pipeline(STAGES, here).run(only="train")
+        subprocess.run(job.command, cwd=manifest.folder, check=True, stdout=subprocess.DEVNULL)
+    assert Pipeline(STAGES, here).run(only="train") == ["train"]
+    assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
+
+
 def test_what_is_not_prepared_or_unknown_is_refused(planned: tuple[Path, Path]) -> None:
     config, _ = planned
     with pytest.raises(PipelineError, match="train: the configuration or what the stage needs has changed since this was prepared"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from palm.artifacts import read_json, read_manifest
 from palm.lm.pretrain import train_from_scratch
-from palm.pipeline import STAGES
+from palm.pipeline import STAGES, Pipeline, check, load_config
 from palm.policies.adapters import WEIGHTS, check_adapter
 from palm.portfolio import Portfolio
 from palm.ranks import alone, barrier, rank, ranks
@@ -110,6 +110,9 @@ def test_members_learn_online_on_two_processes_each(tiny_run: Any, tmp_path: Pat
     for name in ("policy-0", "policy-1"):
         check_adapter(folder / "train" / name)
         assert read_json(folder / "train" / f"{name}.log.json")["steps"] == 2
+    alone = load_config(tiny_run.config, [f"output={folder}", "train.objective=rloo", *MEMBERS_ALONE, online])
+    check(alone)
+    assert Pipeline(STAGES, alone).run() == ["measure", "route", "report"], "what is trained is not counted again"
 
 
 def test_a_stage_is_put_in_place_when_all_processes_are_done_with_it(tmp_path: Path) -> None:
