@@ -50,11 +50,10 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         _check_choice(option, options[option], fields[option].type, where)
     if options.get("max_steps", -1) == -1 and not options.get("num_train_epochs", 1) > 0:
         raise ValueError(f"{where}.num_train_epochs: expected more than 0 without max_steps, got {options['num_train_epochs']}")
-    for option, right in {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}.items():
-        if (value := options.get(option, right)) != right:
-            raise ValueError(f"{where}.{option}: expected {right!r}, since nothing is evaluated on the way, got {value!r}")
-    if (schedule := options.get("lr_scheduler_type")) in ("reduce_lr_on_plateau", "greedy"):
-        raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got {str(schedule)!r}")
+    if not options.get("logging_steps", 1) > 0:
+        raise ValueError(f"{where}.logging_steps: expected more than 0, got {options['logging_steps']!r}")
+    _check_unused(options, where)
+    _check_schedule(options, where)
     _check_report_to(options.get("report_to"), where)
 
 
@@ -78,6 +77,33 @@ def _check_choice(option: str, value: Any, kind: Any, where: str) -> None:
         if value not in known:
             hint = "; in YAML a bare no is false, write 'no'" if value is False and "no" in known else ""
             raise ValueError(f"{where}.{option}: expected one of {', '.join(known)}, got {value!r}{hint}")
+
+
+def _check_unused(options: Mapping[str, Any], where: str) -> None:
+    """See that nothing is asked for that does not happen on the way: evaluations, and uploads of work in progress."""
+    for option, right in {"eval_strategy": "no", "eval_on_start": False, "load_best_model_at_end": False}.items():
+        if (value := options.get(option, right)) != right:
+            raise ValueError(f"{where}.{option}: expected {right!r}, since nothing is evaluated on the way, got {value!r}")
+    if options.get("save_strategy") == "best":
+        raise ValueError(f"{where}.save_strategy: expected no, steps or epoch, since nothing is evaluated on the way, got 'best'")
+    if options.get("push_to_hub"):
+        raise ValueError(f"{where}.push_to_hub: expected False, since work in progress is no result, got True")
+
+
+def _check_schedule(options: Mapping[str, Any], where: str) -> None:
+    """See that the learning rate's schedule has what it needs: a trainer finds out when it begins."""
+    import torch
+    from transformers import get_scheduler
+
+    schedule, given = options.get("lr_scheduler_type", "linear"), options.get("lr_scheduler_kwargs") or {}
+    if schedule in ("reduce_lr_on_plateau", "greedy"):
+        raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got {str(schedule)!r}")
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}.lr_scheduler_kwargs: expected names and values, got {given!r}")
+    try:
+        get_scheduler(schedule, torch.optim.SGD([torch.zeros(1)]), 1, 2, dict(given))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}.lr_scheduler_kwargs: expected what {str(schedule)!r} takes, got {given!r}: {error}") from error
 
 
 def _check_report_to(wanted: Any, where: str) -> None:

@@ -60,6 +60,7 @@ def _check_lora(config: Config, described: Any) -> None:
     """Put the adapter on a skeleton of the base, whose tensors have shapes and no numbers."""
     import torch
     from peft import get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers import AutoModelForCausalLM
 
     from palm.policies.adapters import lora_config
@@ -71,3 +72,9 @@ def _check_lora(config: Config, described: Any) -> None:
             get_peft_model(skeleton, wanted)
         except ValueError as error:
             raise PipelineError(f"train.lora: expected what fits the base model, but {' '.join(str(error).split())}") from error
+    for layer, what in ((skeleton.get_input_embeddings(), "reads"), (skeleton.get_output_embeddings(), "writes")):
+        if isinstance(layer, BaseTunerLayer):
+            raise PipelineError(
+                f"train.lora.target_modules: expected layers between the embeddings, got the one that {what} tokens: TRL trains no "
+                "adapter of the one, and PEFT saves the other with the base's own weights"
+            )

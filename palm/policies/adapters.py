@@ -70,6 +70,8 @@ def lora_config(options: Mapping[str, Any]) -> Any:
     for name in ("rank_pattern", "alpha_pattern"):
         if options.get(name):
             raise ValueError(f"lora.{name}: expected nothing, got {options[name]!r}: soups want one rank and scale")
+    if options.get("inference_mode"):
+        raise ValueError("lora.inference_mode: expected False, since the adapter is trained, got True")
     rank = options.get("r", DEFAULT_RANK)
     if rank not in RANKS:
         raise ValueError(f"lora.r: expected one of {', '.join(map(str, RANKS))} (what vLLM serves), got {rank!r}")

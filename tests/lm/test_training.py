@@ -42,6 +42,13 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
             r"type: expected one that asks for no evaluation, got 'reduce",
         ),
         ("DPOConfig", {"lr_scheduler_type": "greedy"}, r"type: expected one that asks for no evaluation, got 'greedy'$"),
+        ("DPOConfig", {"save_strategy": "best"}, r"save_strategy: expected no, steps or epoch, since nothing is evaluated"),
+        ("DPOConfig", {"logging_steps": 0}, r"^train\.dpo\.logging_steps: expected more than 0, got 0$"),
+        ("DPOConfig", {"push_to_hub": True}, r"^train\.dpo\.push_to_hub: expected False"),
+        ("RLOOConfig", {"lr_scheduler_type": "cosine_with_min_lr"}, r"kwargs: expected what 'cosine_with_min_lr' takes, .* min_lr"),
+        ("DPOConfig", {"lr_scheduler_type": "warmup_stable_decay"}, r"kwargs: expected what .* 'num_decay_steps'"),
+        ("DPOConfig", {"lr_scheduler_kwargs": {"cycles": 2}}, r"kwargs: expected what 'linear' takes, got .*'cycles'"),
+        ("DPOConfig", {"lr_scheduler_kwargs": "min_lr"}, r"kwargs: expected names and values, got 'min_lr'$"),
         ("DPOConfig", {"num_train_epochs": 0}, r"^train\.dpo\.num_train_epochs: expected more than 0 without max_steps, got 0$"),
         (
             "SFTConfig",
@@ -60,10 +67,13 @@ def test_options_win_over_defaults_and_reach_trl(tmp_path: Path) -> None:
     for name, value in (
         ("optim", "adafactor"),
         ("lr_scheduler_type", "constant"),
+        ("lr_scheduler_kwargs", None),
         ("eval_strategy", "no"),
         ("save_strategy", "steps"),
     ):
         check_options("DPOConfig", {name: value}, where="dpo")
+    minimum = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}
+    check_options("DPOConfig", minimum, where="dpo")
     arguments = training_arguments("DPOConfig", {"beta": 0.3, "logging_steps": 2, "learning_rate": 1e-4}, folder=tmp_path, seed=9)
     assert (arguments.beta, arguments.logging_steps, arguments.learning_rate) == (0.3, 2, 1e-4)
     assert (arguments.seed, arguments.data_seed, arguments.output_dir) == (9, 9, str(tmp_path))
