@@ -50,7 +50,7 @@ def check_options(name: str, options: Mapping[str, Any], *, where: str) -> None:
         _check_choice(option, options[option], fields[option].type, where)
     if options.get("max_steps", -1) == -1 and not options.get("num_train_epochs", 1) > 0:
         raise ValueError(f"{where}.num_train_epochs: expected more than 0 without max_steps, got {options['num_train_epochs']}")
-    if not options.get("logging_steps", 1) > 0:
+    if options.get("logging_strategy", "steps") == "steps" and not options.get("logging_steps", 1) > 0:
         raise ValueError(f"{where}.logging_steps: expected more than 0, got {options['logging_steps']!r}")
     _check_unused(options, where)
     _check_schedule(options, where)
@@ -87,22 +87,26 @@ def _check_unused(options: Mapping[str, Any], where: str) -> None:
     if options.get("save_strategy") == "best":
         raise ValueError(f"{where}.save_strategy: expected no, steps or epoch, since nothing is evaluated on the way, got 'best'")
     if options.get("push_to_hub"):
-        raise ValueError(f"{where}.push_to_hub: expected False, since work in progress is no result, got True")
+        raise ValueError(
+            f"{where}.push_to_hub: expected False, since work in progress is no result, got {options['push_to_hub']!r}"
+        )
 
 
 def _check_schedule(options: Mapping[str, Any], where: str) -> None:
-    """See that the learning rate's schedule has what it needs: a trainer finds out when it begins."""
+    """See that the learning rate's schedule, if one is named, has what it needs: a trainer finds out when it begins."""
     import torch
     from transformers import get_scheduler
 
-    schedule, given = options.get("lr_scheduler_type", "linear"), options.get("lr_scheduler_kwargs") or {}
+    schedule, given = options.get("lr_scheduler_type"), options.get("lr_scheduler_kwargs") or {}
     if schedule in ("reduce_lr_on_plateau", "greedy"):
         raise ValueError(f"{where}.lr_scheduler_type: expected one that asks for no evaluation, got {str(schedule)!r}")
+    if schedule is None or isinstance(given, str):  # what callers take in its place they know; transformers reads JSON
+        return
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}.lr_scheduler_kwargs: expected names and values, got {given!r}")
     try:
-        get_scheduler(schedule, torch.optim.SGD([torch.zeros(1)]), 1, 2, dict(given))
-    except (TypeError, ValueError) as error:
+        get_scheduler(schedule, torch.optim.SGD([torch.zeros(1)], lr=options.get("learning_rate") or 1.0), 1, 2, dict(given))
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"{where}.lr_scheduler_kwargs: expected what {str(schedule)!r} takes, got {given!r}: {error}") from error
 
 

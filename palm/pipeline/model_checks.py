@@ -72,9 +72,14 @@ def _check_lora(config: Config, described: Any) -> None:
             get_peft_model(skeleton, wanted)
         except ValueError as error:
             raise PipelineError(f"train.lora: expected what fits the base model, but {' '.join(str(error).split())}") from error
-    for layer, what in ((skeleton.get_input_embeddings(), "reads"), (skeleton.get_output_embeddings(), "writes")):
-        if isinstance(layer, BaseTunerLayer):
-            raise PipelineError(
-                f"train.lora.target_modules: expected layers between the embeddings, got the one that {what} tokens: TRL trains no "
-                "adapter of the one, and PEFT saves the other with the base's own weights"
-            )
+    reads, writes = skeleton.get_input_embeddings(), skeleton.get_output_embeddings()
+    if isinstance(reads, BaseTunerLayer):
+        raise PipelineError(
+            "train.lora.target_modules: expected layers between the embeddings, got the one that reads tokens: soups and match_kl "
+            "leave its adapter as it is"
+        )
+    if isinstance(writes, BaseTunerLayer):
+        raise PipelineError(
+            "train.lora.target_modules: expected layers between the embeddings, got the one that writes tokens, whose adapter TRL "
+            "does not train"
+        )

@@ -125,8 +125,8 @@ class Pipeline:
                 for name in self.stages:
                     recover(self.folder / name)
             barrier()
-            for name, stage in self.stages.items():
-                if only is None and self.state(name).state not in ("done", "begun"):  # others may have done what was begun
+            for stage in self.stages.values():
+                if only is None and not self._is_begun(stage):
                     stage.check(self.config)
             for name, stage in self.stages.items():
                 if only is not None and name != only:
@@ -221,6 +221,13 @@ class Pipeline:
                 work(partial)
             barrier()
         barrier()
+
+    def _is_begun(self, stage: Stage) -> bool:
+        """Whether a stage is done, or others may have done what it needs of this process."""
+        state = self.state(stage.name).state
+        if state in ("done", "waiting"):
+            return state == "done"
+        return partial_folder(self.folder / stage.name, self._fingerprint(stage)[0]).exists()
 
     def _context(self, stage: Stage, where: Path) -> Context:
         needs = {need: self.folder / need for need in stage.needs(self.config)}

@@ -62,7 +62,7 @@ def _train_needs(config: Config) -> tuple[str, ...]:
 
 def _train_settings(config: Config) -> dict[str, Any]:
     settings = section(config.train)
-    del settings["launch"]  # what runs the work does not change the result
+    del settings["launch"]  # who does the work is no part of what is done
     if config.train.start is None:
         del settings["start"]
     if config.train.objective in ONLINE:  # new texts are scored

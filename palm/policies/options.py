@@ -143,9 +143,6 @@ class TrainingOptions:
             raise ValueError(f"stop_within: expected 0 with objective {self.objective}, got {self.stop_within}")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens: expected at least 1 or None, got {self.max_new_tokens}")
-        steps = self.trainer.get("max_steps", -1)
-        if self.stop_within and 0 < steps <= self.stop_every:
-            raise ValueError(f"stop_every: expected fewer than {self.section}.max_steps, {steps}, got {self.stop_every}")
         check_options("DPOConfig", self.dpo, where="dpo")
         refused = dict(_SHARED_REFERENCE)
         if self.objective in ("dpo-soft", "gibbs"):
@@ -154,11 +151,11 @@ class TrainingOptions:
         for name in self.dpo:
             if name in refused:
                 raise ValueError(f"dpo.{name}: {refused[name]}")
-        if self.objective == "dpo" and not self.dpo.get("beta", 1) > 0:
-            raise ValueError(f"dpo.beta: expected a positive number, got {self.dpo['beta']!r}")
+        if not self.dpo.get("beta", 0) >= 0:
+            raise ValueError(f"dpo.beta: expected at least 0, got {self.dpo['beta']!r}")
+        if (strategy := self.dpo.get("train_sampling_strategy")) in ("group_by_length", "batch_rebalance"):
+            raise ValueError(f"dpo.train_sampling_strategy: expected one that asks for no lengths of rows, got {strategy!r}")
         self._check_online()
-        if self.trainer.get("train_sampling_strategy") == "group_by_length":
-            raise ValueError(f"{self.section}.train_sampling_strategy: rows have no length of their own to go by; leave it out")
         lora_config(self.lora)
 
     def _check_online(self) -> None:
@@ -180,8 +177,8 @@ class TrainingOptions:
                     f"online.{name}: this changes what is optimised, E[w.phi] - kl KL, or is not supported; leave it out"
                 )
         for name in ("epsilon", "epsilon_high"):
-            if (clip := self.online.get(name)) is not None and not clip > 0:
-                raise ValueError(f"online.{name}: expected a positive number, got {clip!r}")
+            if (clip := self.online.get(name)) is not None and not (isinstance(clip, int | float) and clip >= 0):
+                raise ValueError(f"online.{name}: expected a number of at least 0, got {clip!r}")
         if self.objective in ONLINE:
             OnlineBatches(self.online).check_counts()
 

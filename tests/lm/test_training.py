@@ -47,8 +47,21 @@ from palm.lm.training import check_options, last_checkpoint, old_objects_aside, 
         ("DPOConfig", {"push_to_hub": True}, r"^train\.dpo\.push_to_hub: expected False"),
         ("RLOOConfig", {"lr_scheduler_type": "cosine_with_min_lr"}, r"kwargs: expected what 'cosine_with_min_lr' takes, .* min_lr"),
         ("DPOConfig", {"lr_scheduler_type": "warmup_stable_decay"}, r"kwargs: expected what .* 'num_decay_steps'"),
-        ("DPOConfig", {"lr_scheduler_kwargs": {"cycles": 2}}, r"kwargs: expected what 'linear' takes, got .*'cycles'"),
-        ("DPOConfig", {"lr_scheduler_kwargs": "min_lr"}, r"kwargs: expected names and values, got 'min_lr'$"),
+        (
+            "DPOConfig",
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"cycles": 2}},
+            r"what 'linear' takes, got .*'cycles'",
+        ),
+        (
+            "DPOConfig",
+            {"lr_scheduler_type": "linear", "lr_scheduler_kwargs": {"last_epoch": 3}},
+            r"kwargs: expected .* 'linear' takes",
+        ),
+        (
+            "DPOConfig",
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": [2]},
+            r"kwargs: expected names and values, got \[2\]$",
+        ),
         ("DPOConfig", {"num_train_epochs": 0}, r"^train\.dpo\.num_train_epochs: expected more than 0 without max_steps, got 0$"),
         (
             "SFTConfig",
@@ -72,8 +85,14 @@ def test_options_win_over_defaults_and_reach_trl(tmp_path: Path) -> None:
         ("save_strategy", "steps"),
     ):
         check_options("DPOConfig", {name: value}, where="dpo")
-    minimum = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}}
-    check_options("DPOConfig", minimum, where="dpo")
+    for taken in (
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": '{"min_lr": 1e-5}'},
+        {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1e-3}, "learning_rate": 5e-3},
+        {"lr_scheduler_kwargs": {"num_cycles": 0.25}},  # of the schedule that palm takes unless told otherwise
+        {"logging_steps": 0, "logging_strategy": "no"},
+    ):
+        check_options("DPOConfig", taken, where="dpo")
     arguments = training_arguments("DPOConfig", {"beta": 0.3, "logging_steps": 2, "learning_rate": 1e-4}, folder=tmp_path, seed=9)
     assert (arguments.beta, arguments.logging_steps, arguments.learning_rate) == (0.3, 2, 1e-4)
     assert (arguments.seed, arguments.data_seed, arguments.output_dir) == (9, 9, str(tmp_path))
