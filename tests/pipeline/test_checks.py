@@ -140,10 +140,12 @@ def test_what_this_process_cannot_train_is_refused_before_the_first_stage(
     assert pipeline.run(only="data") == ["data"]
 
 
-def test_members_own_processes_count_their_batches(tiny_config: Path) -> None:
-    """Four responses a process make half a group here, and a whole one where a member is trained by two."""
+@pytest.mark.parametrize("alone", ["shared_steps: 0", "shared_steps: 1, start: ./elsewhere"])
+def test_members_own_processes_count_their_batches(alone: str, tiny_config: Path) -> None:
+    """Four responses a process make half a group here, and a whole one where a member is trained by two, without shared steps."""
     online = "online: {per_device_train_batch_size: 4, num_generations: 8}"
-    given = f"train={{objective: rloo, shared_steps: 0, {online}, launch: {{launcher: pool, command: accelerate launch}}}}"
-    config = load_config(tiny_config, [given])
-    check(config)
-    check_train(config)
+    given = f"objective: rloo, {alone}, {online}"
+    with pytest.raises(PipelineError, match=r"train\.online\.num_generations: expected a divisor of 4, .* got 8"):
+        check_train(load_config(tiny_config, [f"train={{{given}}}"]))
+    by_command = load_config(tiny_config, [f"train={{{given}, launch: {{launcher: pool, command: accelerate launch}}}}"])
+    assert check_train(by_command) is None
