@@ -62,7 +62,7 @@ def refine(config: ConfigArgument, settings: SettingsArgument = None) -> None:
 
     Works on a run whose members are trained and measured (`palm run CONFIG`), such as `palm refine CONFIG refine.epsilon=0.03
     refine.most=2`. Each round certifies what was measured over every weight, trains one more policy at the worst weight, beginning
-    with a copy of the nearest trained adapter, and measures it.
+    with a copy of the nearest trained adapter, and measures it. It trains in this process, whatever train.launch says.
 
     Held-out prompts are parted: some choose weights and members, the others only certify. The gap in the last line is of those
     others, so it is not flattered by the choice; the target is compared with the first.

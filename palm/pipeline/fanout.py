@@ -56,21 +56,31 @@ def check_train(config: Config) -> None:
         PipelineError: online batches are not whole, or nothing would run the members' command.
     """
     _check_command(config)
-    options = training_options(config)
-    shares = options.shared_steps > 0 and config.train.start is None
-    if shares or not config.train.launch.command:  # otherwise members' own processes see to it
-        try:
-            options.check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
-        except ValueError as error:
-            raise PipelineError(f"train.{error}") from error
+    if training_options(config).shared_steps > 0 and config.train.start is None:
+        _check_batches(config)
+    else:
+        _check_own_batches(config)
+
+
+def _check_own_batches(config: Config) -> None:
+    if not config.train.launch.command:  # whose processes see to it themselves
+        _check_batches(config)
+
+
+def _check_batches(config: Config) -> None:
+    try:
+        training_options(config).check_batches(None if config.candidates.source == POOL else config.candidates.prompts)
+    except ValueError as error:
+        raise PipelineError(f"train.{error}") from error
 
 
 def _check_command(config: Config) -> None:
     launch = config.train.launch
     if launch.command and launch.launcher == "inline" and ranks() == 1:
         raise PipelineError(
-            f"train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, or the commands that `palm jobs` writes, "
-            f"got 'inline', which trains in this process and would not run {launch.command!r}"
+            "train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, or, once the stages before are made by "
+            "their own commands, what `palm jobs` writes; got 'inline', "
+            f"which trains in this process and would not run {launch.command!r}"
         )
 
 
@@ -106,6 +116,7 @@ def prepare_jobs(context: Context) -> JobManifest:
     jobs_folder = _jobs_folder(context)
     left = _left(context)
     if left:
+        _check_own_batches(context.config)
         train_in_process(context, only=())
     launch = context.config.train.launch
     config = jobs_folder / "config.json"

@@ -223,11 +223,17 @@ class Pipeline:
         barrier()
 
     def _is_begun(self, stage: Stage) -> bool:
-        """Whether a stage is done, or others may have done what it needs of this process."""
-        state = self.state(stage.name).state
-        if state in ("done", "waiting"):
-            return state == "done"
-        return partial_folder(self.folder / stage.name, self._fingerprint(stage)[0]).exists()
+        """Whether a stage is done, may turn out to be, or others may have done what it needs of this process."""
+        folder, state = self.folder / stage.name, self.state(stage.name).state
+        if state == "done":
+            return True
+        if state == "waiting":  # what it needs, once made again, may be what it was made from
+            try:
+                manifest = read_manifest(folder, verify=False)
+            except ArtifactError:
+                return False
+            return manifest is not None and manifest.config == stage.settings(self.config)
+        return partial_folder(folder, self._fingerprint(stage)[0]).exists()
 
     def _context(self, stage: Stage, where: Path) -> Context:
         needs = {need: self.folder / need for need in stage.needs(self.config)}

@@ -191,6 +191,30 @@ def test_members_of_a_command_are_not_trained_without_it(planned: tuple[Path, Pa
         subprocess.run(job.command, cwd=manifest.folder, check=True, stdout=subprocess.DEVNULL)
     assert Pipeline(STAGES, here).run() == ["train", "measure", "route", "report"]
     assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
+    shutil.rmtree(folder / "embed")  # made again, it is what the members were trained from
+    assert Pipeline(STAGES, here).run() == ["embed"]
+
+
+def test_batches_are_counted_before_members_are_started(planned: tuple[Path, Path]) -> None:
+    """A member's own process finds it out when it has loaded everything, and so does every other one."""
+    config, folder = planned
+    pipeline = Pipeline(
+        STAGES,
+        load_config(
+            config,
+            [
+                "train={objective: rloo, online: {per_device_train_batch_size: 4}}",
+                "train.shared_steps=0",
+                "train.launch.launcher=pool",
+            ],
+        ),
+    )
+    message = r"train\.online\.num_generations: expected a divisor of 4, .* got 8"
+    with pytest.raises(PipelineError, match=message):
+        pipeline.run(only="train")
+    with pytest.raises(PipelineError, match=message):
+        write_jobs(pipeline)
+    assert not list(folder.glob("jobs/*"))
 
 
 def test_what_is_not_prepared_or_unknown_is_refused(planned: tuple[Path, Path]) -> None:
