@@ -56,6 +56,10 @@ def check_train(config: Config) -> None:
         PipelineError: online batches are not whole, or nothing would run the members' command.
     """
     _check_command(config)
+    _check_first_batches(config)
+
+
+def _check_first_batches(config: Config) -> None:
     if training_options(config).shared_steps > 0 and config.train.start is None:
         _check_batches(config)
     else:
@@ -139,6 +143,8 @@ def _left(context: Context) -> list[Member]:
 def write_jobs(pipeline: Pipeline) -> tuple[Path, JobManifest] | None:
     """Prepare stage train for others to do; the manifest and where it is, or None if the stage is done."""
     with pipeline.alone():
+        if not pipeline.is_under_way("train"):
+            _check_first_batches(pipeline.config)
         context = pipeline.opened("train", make=True)
         if context is None:
             return None

@@ -126,7 +126,7 @@ class Pipeline:
                     recover(self.folder / name)
             barrier()
             for stage in self.stages.values():
-                if only is None and not self._is_begun(stage):
+                if only is None and not self.is_under_way(stage.name):
                     stage.check(self.config)
             for name, stage in self.stages.items():
                 if only is not None and name != only:
@@ -137,6 +137,8 @@ class Pipeline:
                 if state.state == "done":
                     self.say(f"{name}: done before, nothing changed")
                     continue
+                if only is not None and not self.is_under_way(name):
+                    stage.check(self.config)  # before what others began for another configuration is thrown away
                 self.say(f"{name}: {stage.summary}" + (f" ({state.state}: {state.detail})" if state.detail else ""))
                 started = time.monotonic()
                 self._run_stage(stage)
@@ -222,18 +224,29 @@ class Pipeline:
             barrier()
         barrier()
 
-    def _is_begun(self, stage: Stage) -> bool:
+    def is_under_way(self, name: str) -> bool:
         """Whether a stage is done, may turn out to be, or others may have done what it needs of this process."""
-        folder, state = self.folder / stage.name, self.state(stage.name).state
-        if state == "done":
+        folder, state = self.folder / name, self.state(name).state
+        if state != "waiting":
+            return state == "done" or partial_folder(folder, self._fingerprint(self.stages[name])[0]).exists()
+        made_of = {name}
+        for stage in reversed(self.stages.values()):
+            if stage.name in made_of:
+                made_of.update(stage.needs(self.config))
+        try:
+            return read_manifest(folder) is not None and all(map(self._is_unchanged, made_of))
+        except ArtifactError:
+            return False
+
+    def _is_unchanged(self, name: str) -> bool:
+        """Whether nothing that a stage was made with is another now; what is lost may come out as it was."""
+        if name in self._done:
             return True
-        if state == "waiting":  # what it needs, once made again, may be what it was made from
-            try:
-                manifest = read_manifest(folder, verify=False)
-            except ArtifactError:
-                return False
-            return manifest is not None and manifest.config == stage.settings(self.config)
-        return partial_folder(folder, self._fingerprint(stage)[0]).exists()
+        stage, manifest = self.stages[name], read_manifest(self.folder / name, verify=False)
+        return manifest is None or (
+            (manifest.config, manifest.seed) == (stage.settings(self.config), self.config.seed)
+            and all(content in (_LOST, manifest.inputs.get(need)) for need, content in self._inputs(stage).items())
+        )
 
     def _context(self, stage: Stage, where: Path) -> Context:
         needs = {need: self.folder / need for need in stage.needs(self.config)}
@@ -243,7 +256,7 @@ class Pipeline:
         inputs = dict(stage.outside(self.config))
         for need in stage.needs(self.config):
             manifest = read_manifest(self.folder / need, verify=False)
-            inputs[need] = manifest.content if manifest is not None else "missing"
+            inputs[need] = manifest.content if manifest is not None else _LOST
         return inputs
 
     def _fingerprint(self, stage: Stage) -> tuple[str, dict[str, str]]:
@@ -258,6 +271,7 @@ class Pipeline:
             yield
 
 
+_LOST = "missing"  # in place of the content of a stage that is not there
 _VERSION = 3  # of the stages' results; raised when a stage's output changes its form
 
 

@@ -193,26 +193,58 @@ def test_members_of_a_command_are_not_trained_without_it(planned: tuple[Path, Pa
     assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
     shutil.rmtree(folder / "embed")  # made again, it is what the members were trained from
     assert Pipeline(STAGES, here).run() == ["embed"]
+    (folder / "train" / "policy-0" / WEIGHTS).write_bytes(b"harmed")
+    shutil.rmtree(folder / "embed")
+    with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'pool' or 'ray'"):
+        Pipeline(STAGES, here).run()
+    assert not (folder / "embed").exists()
+
+
+ONLINE = ["train={objective: rloo, online: {per_device_train_batch_size: 4}}", "train.shared_steps=0"]
+NOT_WHOLE = r"train\.online\.num_generations: expected a divisor of 4, .* got 8"
+
+
+@pytest.mark.parametrize("settings", [["plan.size=1"], ["seed=1"], ["candidates.prompts=5"], ["base.texts=40"]])
+def test_a_finished_run_is_refused_whole_where_what_members_are_made_of_changes(
+    tiny_run: Any, tmp_path: Path, settings: list[str]
+) -> None:
+    """Before an earlier stage is made anew: a refusal after it would leave members that fit nothing else in the folder."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    changed = load_config(tiny_run.config, [f"output={folder}", f"train.launch.command={sys.executable}", *settings])
+    for lost in ("nothing", "fit"):
+        with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'pool' or 'ray'"):
+            Pipeline(STAGES, changed).run()
+        assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}, lost
+        shutil.rmtree(folder / "fit", ignore_errors=True)
+        before = {path: stamp for path, stamp in before.items() if path.exists()}
+
+
+def test_what_is_refused_throws_no_others_members_away(planned: tuple[Path, Path]) -> None:
+    config, folder = planned
+    made = write_jobs(Pipeline(STAGES, load_config(config)))
+    assert made is not None
+    job = made[1].jobs[0]
+    subprocess.run(job.command, cwd=made[1].folder, check=True, stdout=subprocess.DEVNULL)
+    kept = adapters(unfinished(folder))
+    assert len(kept) == 1
+    for settings in (ONLINE, [*ONLINE, "train.launch.launcher=pool"]):
+        refused = Pipeline(STAGES, load_config(config, settings))
+        with pytest.raises(PipelineError, match=NOT_WHOLE):
+            refused.run(only="train")
+        with pytest.raises(PipelineError, match=NOT_WHOLE):
+            write_jobs(refused)
+    assert adapters(unfinished(folder)) == kept
 
 
 def test_batches_are_counted_before_members_are_started(planned: tuple[Path, Path]) -> None:
     """A member's own process finds it out when it has loaded everything, and so does every other one."""
     config, folder = planned
-    pipeline = Pipeline(
-        STAGES,
-        load_config(
-            config,
-            [
-                "train={objective: rloo, online: {per_device_train_batch_size: 4}}",
-                "train.shared_steps=0",
-                "train.launch.launcher=pool",
-            ],
-        ),
-    )
-    message = r"train\.online\.num_generations: expected a divisor of 4, .* got 8"
-    with pytest.raises(PipelineError, match=message):
+    pipeline = Pipeline(STAGES, load_config(config, [*ONLINE, "train.launch.launcher=pool"]))
+    with pytest.raises(PipelineError, match=NOT_WHOLE):
         pipeline.run(only="train")
-    with pytest.raises(PipelineError, match=message):
+    with pytest.raises(PipelineError, match=NOT_WHOLE):
         write_jobs(pipeline)
     assert not list(folder.glob("jobs/*"))
 
