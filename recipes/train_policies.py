@@ -4,7 +4,8 @@
     accelerate launch --config_file recipes/configs/accelerate/multi_gpu.yaml \
         recipes/train_policies.py --config my.yaml train.dpo.learning_rate=2e-4
 
-The stages before it must be done: `palm run` does them on the way, or run `palm data`, `palm base`, ... `palm plan`.
+The stages before it must be done: run `palm data`, `palm base`, ... `palm plan` (`palm run` does them on the way to training
+all members itself).
 What is trained is the stage `train` of the run's folder, the same as `palm train CONFIG` with one process: finished members are
 kept, a killed run goes on with the others, and `palm run` afterwards measures, routes and reports.
 

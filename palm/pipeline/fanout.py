@@ -53,9 +53,10 @@ def check_train(config: Config) -> None:
     """See that stage train, from its beginning, can do with as many processes as there are.
 
     Raises:
-        PipelineError: online batches are not whole, or nothing would run the members' command.
+        PipelineError: online batches are not whole, nothing would run the members' command, or every rank would start members.
     """
-    _check_command(config)
+    _check_command(config.train.launch)
+    _check_alone(config.train.launch)
     _check_first_batches(config)
 
 
@@ -78,13 +79,20 @@ def _check_batches(config: Config) -> None:
         raise PipelineError(f"train.{error}") from error
 
 
-def _check_command(config: Config) -> None:
-    launch = config.train.launch
+def _check_command(launch: LaunchConfig) -> None:
     if launch.command and launch.launcher == "inline" and ranks() == 1:
         raise PipelineError(
-            "train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, or, once the stages before are made by "
-            "their own commands, what `palm jobs` writes; got 'inline', "
-            f"which trains in this process and would not run {launch.command!r}"
+            "train.launch.launcher: expected 'pool' or 'ray' with train.launch.command, got 'inline', which trains in this process "
+            f"and would not run {launch.command!r}; to run it yourself, make the stages before one by one (`palm data` to "
+            "`palm plan`), then `palm jobs`"
+        )
+
+
+def _check_alone(launch: LaunchConfig) -> None:
+    if launch.launcher != "inline" and ranks() > 1:
+        raise PipelineError(
+            f"train.launch.launcher: expected 'inline' in one of {ranks()} processes, got {launch.launcher!r}; "
+            "train.launch.command starts several processes for each member"
         )
 
 
@@ -93,14 +101,10 @@ def run_train(context: Context) -> None:
     launch = context.config.train.launch
     if launch.launcher == "inline":
         if _left(context):
-            _check_command(context.config)
+            _check_command(launch)
         logs = train_in_process(context)
     else:
-        if ranks() > 1:
-            raise PipelineError(
-                f"train.launch.launcher: expected 'inline' in one of {ranks()} processes, got {launch.launcher!r}; "
-                "train.launch.command starts several processes for each member"
-            )
+        _check_alone(launch)
         manifest = prepare_jobs(context)
         resources = Resources(launch.workers, launch.gpus, launch.cpus, launch.retries)
         try:

@@ -15,7 +15,7 @@ import pytest
 
 from palm.artifacts import read_json
 from palm.pipeline import STAGES, Pipeline, check, load_config
-from palm.pipeline.fanout import train_member, write_jobs
+from palm.pipeline.fanout import check_train, train_member, write_jobs
 from palm.pipeline.runner import PipelineError
 from palm.policies.adapters import WEIGHTS, check_adapter
 
@@ -247,6 +247,14 @@ def test_batches_are_counted_before_members_are_started(planned: tuple[Path, Pat
     with pytest.raises(PipelineError, match=NOT_WHOLE):
         write_jobs(pipeline)
     assert not list(folder.glob("jobs/*"))
+
+
+def test_a_launcher_is_refused_where_every_rank_would_start_members(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(tiny_config, ["train.launch.launcher=pool"])
+    check_train(config)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'inline' in one of 2 processes, got 'pool'"):
+        check_train(config)
 
 
 def test_what_is_not_prepared_or_unknown_is_refused(planned: tuple[Path, Path]) -> None:
