@@ -68,7 +68,8 @@ def _check_first_batches(config: Config) -> None:
 
 
 def _check_own_batches(config: Config) -> None:
-    if not config.train.launch.command:  # whose processes see to it themselves
+    launch = config.train.launch
+    if not launch.command or (launch.launcher == "inline" and ranks() > 1):  # the command's own processes see to it themselves
         _check_batches(config)
 
 

@@ -76,7 +76,7 @@ class Stage:
     run: Callable[[Context], None]
     outside: Callable[[Config], dict[str, str]] = lambda config: {}
     parallel: bool = False
-    check: Callable[[Config], None] = lambda config: None
+    check: Callable[[Config], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Pipeline:
                     recover(self.folder / name)
             barrier()
             for stage in self.stages.values():
-                if only is None and not self.is_under_way(stage.name):
-                    stage.check(self.config)
+                if only is None:
+                    self._check(stage)
             for name, stage in self.stages.items():
                 if only is not None and name != only:
                     continue
@@ -137,8 +137,7 @@ class Pipeline:
                 if state.state == "done":
                     self.say(f"{name}: done before, nothing changed")
                     continue
-                if only is not None and not self.is_under_way(name):
-                    stage.check(self.config)  # before what others began for another configuration is thrown away
+                self._check(stage)  # before what others began for another configuration is thrown away
                 self.say(f"{name}: {stage.summary}" + (f" ({state.state}: {state.detail})" if state.detail else ""))
                 started = time.monotonic()
                 self._run_stage(stage)
@@ -234,35 +233,47 @@ class Pipeline:
             if stage.name in made_of:
                 made_of.update(stage.needs(self.config))
         try:
-            return read_manifest(folder) is not None and all(map(self._is_unchanged, made_of))
+            return read_manifest(folder) is not None and all(map(self._may_return, made_of))
         except ArtifactError:
             return False
 
-    def _is_unchanged(self, name: str) -> bool:
-        """Whether nothing that a stage was made with is another now; what is lost may come out as it was."""
-        if name in self._done:
+    def _may_return(self, name: str) -> bool:
+        """Whether a stage may come out as before: what is lost or damaged may, what was made with anything else will not."""
+        stage, manifest = self.stages[name], self._record(name)
+        if name in self._done or manifest is None:
             return True
-        stage, manifest = self.stages[name], read_manifest(self.folder / name, verify=False)
-        return manifest is None or (
-            (manifest.config, manifest.seed) == (stage.settings(self.config), self.config.seed)
-            and all(content in (_LOST, manifest.inputs.get(need)) for need, content in self._inputs(stage).items())
-        )
+        lost = {need: manifest.inputs.get(need, _LOST) for need in stage.needs(self.config) if self._record(need) is None}
+        return manifest.fingerprint == self._digest(stage, {**self._inputs(stage), **lost})
+
+    def _check(self, stage: Stage) -> None:
+        if stage.check is not None and not self.is_under_way(stage.name):
+            stage.check(self.config)
 
     def _context(self, stage: Stage, where: Path) -> Context:
         needs = {need: self.folder / need for need in stage.needs(self.config)}
         return Context(self.config, where, needs, derive_seed(self.config.seed, stage.name), self.track)
 
+    def _record(self, name: str) -> Manifest | None:
+        """What a stage's manifest says, whatever became of its files."""
+        try:
+            return read_manifest(self.folder / name, verify=False)
+        except ArtifactError:
+            return None
+
     def _inputs(self, stage: Stage) -> dict[str, str]:
         inputs = dict(stage.outside(self.config))
         for need in stage.needs(self.config):
-            manifest = read_manifest(self.folder / need, verify=False)
+            manifest = self._record(need)
             inputs[need] = manifest.content if manifest is not None else _LOST
         return inputs
 
     def _fingerprint(self, stage: Stage) -> tuple[str, dict[str, str]]:
         inputs = self._inputs(stage)
+        return self._digest(stage, inputs), inputs
+
+    def _digest(self, stage: Stage, inputs: dict[str, str]) -> str:
         parts = {"stage": stage.name, "config": stage.settings(self.config), "inputs": inputs, "seed": self.config.seed}
-        return digest({**parts, "version": _VERSION}), inputs
+        return digest({**parts, "version": _VERSION})
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

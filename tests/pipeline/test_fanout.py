@@ -193,6 +193,8 @@ def test_members_of_a_command_are_not_trained_without_it(planned: tuple[Path, Pa
     assert adapters(folder / "train") == adapters(tiny_run.folder / "train")
     shutil.rmtree(folder / "embed")  # made again, it is what the members were trained from
     assert Pipeline(STAGES, here).run() == ["embed"]
+    (folder / "embed" / "manifest.json").write_text("{")
+    assert Pipeline(STAGES, here).run() == ["embed"]
     (folder / "train" / "policy-0" / WEIGHTS).write_bytes(b"harmed")
     shutil.rmtree(folder / "embed")
     with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'pool' or 'ray'"):
@@ -204,14 +206,16 @@ ONLINE = ["train={objective: rloo, online: {per_device_train_batch_size: 4}}", "
 NOT_WHOLE = r"train\.online\.num_generations: expected a divisor of 4, .* got 8"
 
 
-@pytest.mark.parametrize("settings", [["plan.size=1"], ["seed=1"], ["candidates.prompts=5"], ["base.texts=40"]])
+@pytest.mark.parametrize("settings", [["plan.size=1"], ["seed=1"], ["candidates.prompts=5"], ["base.texts=40"], []])
 def test_a_finished_run_is_refused_whole_where_what_members_are_made_of_changes(
-    tiny_run: Any, tmp_path: Path, settings: list[str]
+    tiny_run: Any, tmp_path: Path, settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before an earlier stage is made anew: a refusal after it would leave members that fit nothing else in the folder."""
     folder = tmp_path / "run"
     shutil.copytree(tiny_run.folder, folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    if not settings:
+        monkeypatch.setattr("palm.pipeline.runner._VERSION", 0)  # of stages as another palm made them
     changed = load_config(tiny_run.config, [f"output={folder}", f"train.launch.command={sys.executable}", *settings])
     for lost in ("nothing", "fit"):
         with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'pool' or 'ray'"):
@@ -252,6 +256,10 @@ def test_batches_are_counted_before_members_are_started(planned: tuple[Path, Pat
 def test_a_launcher_is_refused_where_every_rank_would_start_members(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(tiny_config, ["train.launch.launcher=pool"])
     check_train(config)
+    own = load_config(tiny_config, [*ONLINE, f"train.launch.command={sys.executable}"])
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(PipelineError, match=NOT_WHOLE.replace("4", "12")):  # trained by these ranks, the command is for others
+        check_train(own)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(PipelineError, match=r"train.launch.launcher: expected 'inline' in one of 2 processes, got 'pool'"):
         check_train(config)
