@@ -125,9 +125,8 @@ class Pipeline:
                 for name in self.stages:
                     recover(self.folder / name)
             barrier()
-            for stage in self.stages.values():
-                if only is None:
-                    self._check(stage)
+            for stage in self.stages.values() if only is None else ():
+                self._check(stage)
             for name, stage in self.stages.items():
                 if only is not None and name != only:
                     continue
