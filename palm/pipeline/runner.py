@@ -224,13 +224,15 @@ class Pipeline:
 
     def is_under_way(self, name: str) -> bool:
         """Whether a stage is done, may turn out to be, or others may have done what it needs of this process."""
-        folder, state = self.folder / name, self.state(name).state
+        stage, folder, state = self.stages[name], self.folder / name, self.state(name).state
+        if state == "done" or partial_folder(folder, self._digest(stage, self._known(stage))).exists():
+            return True
         if state != "waiting":
-            return state == "done" or partial_folder(folder, self._fingerprint(self.stages[name])[0]).exists()
+            return False
         made_of = {name}
-        for stage in reversed(self.stages.values()):
-            if stage.name in made_of:
-                made_of.update(stage.needs(self.config))
+        for other in reversed(self.stages.values()):
+            if other.name in made_of:
+                made_of.update(other.needs(self.config))
         try:
             return read_manifest(folder) is not None and all(map(self._may_return, made_of))
         except ArtifactError:
@@ -241,8 +243,8 @@ class Pipeline:
         stage, manifest = self.stages[name], self._record(name)
         if name in self._done or manifest is None:
             return True
-        lost = {need: manifest.inputs.get(need, _LOST) for need in stage.needs(self.config) if self._record(need) is None}
-        return manifest.fingerprint == self._digest(stage, {**self._inputs(stage), **lost})
+        before = {need: manifest.inputs.get(need, _LOST) for need in stage.needs(self.config)}
+        return manifest.fingerprint == self._digest(stage, {**before, **self._known(stage)})
 
     def _check(self, stage: Stage) -> None:
         if stage.check is not None and not self.is_under_way(stage.name):
@@ -259,10 +261,15 @@ class Pipeline:
         except ArtifactError:
             return None
 
+    def _known(self, stage: Stage) -> dict[str, str]:
+        """What a stage would be made of, but for what is lost or damaged."""
+        made = {need: self._record(need) for need in stage.needs(self.config)}
+        return {**stage.outside(self.config), **{need: manifest.content for need, manifest in made.items() if manifest is not None}}
+
     def _inputs(self, stage: Stage) -> dict[str, str]:
         inputs = dict(stage.outside(self.config))
         for need in stage.needs(self.config):
-            manifest = self._record(need)
+            manifest = read_manifest(self.folder / need, verify=False)
             inputs[need] = manifest.content if manifest is not None else _LOST
         return inputs
 

@@ -1,6 +1,8 @@
 """palm.pipeline.runner: what runs, what is left alone, and why, on four small stages that write real files."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,6 +139,40 @@ def test_damage_is_found_and_made_good_without_touching_what_depends_on_it(confi
     assert file.read_text() == "t 0.1"
     assert (Path(config.output) / "three" / "manifest.json").stat().st_mtime_ns == before
     assert _states(config) == dict.fromkeys(("one", "two", "three", "alone"), "done")
+
+
+def test_damage_under_a_running_process_stops_it(config: Config) -> None:
+    """What was found whole a moment ago and cannot be read now is no reason to make anew what was made of it."""
+    Pipeline(STAGES, config).run()
+    pipeline, manifest = Pipeline(STAGES, config), Path(config.output) / "one" / "manifest.json"
+    assert pipeline.state("one").state == "done"
+    manifest.write_text("{")
+    before = (Path(config.output) / "two" / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(ArtifactError, match=re.escape(str(manifest))):
+        pipeline.run(only="two")
+    assert (Path(config.output) / "two" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_check_comes_again_before_what_others_began_is_thrown_away(config: Config) -> None:
+    """At first a lost stage may come out as before; it does not, and what is to be made of it now is refused."""
+    letters = iter("ab")
+
+    def another_letter(context: Context) -> None:
+        (context.folder / "letter.txt").write_text(next(letters))
+
+    def refuse(config: Config) -> None:
+        raise PipelineError("two: refused")
+
+    stages = (replace(STAGES[0], run=another_letter), replace(STAGES[1], check=refuse))
+    Pipeline((stages[0], STAGES[1]), config).run()
+    shutil.rmtree(Path(config.output) / "one")
+    others = Path(config.output) / ".two.partial" / "others"
+    others.mkdir(parents=True)
+    said: list[str] = []
+    with pytest.raises(PipelineError, match="two: refused"):
+        Pipeline(stages, config, say=said.append).run()
+    assert said[0].startswith("one: make one")
+    assert others.exists()
 
 
 def test_failed_stage_leaves_what_it_wrote_to_the_next_attempt(config: Config) -> None:
