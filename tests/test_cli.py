@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers.utils import logging as chatter
 from typer.testing import CliRunner
 
 from palm.cli import app, main
+from palm.commands.guarded import quiet
 from palm.pipeline import STAGES
 from palm.portfolio import Portfolio
 
@@ -30,6 +32,14 @@ def _palm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
 @pytest.fixture
 def palm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *arguments: _palm(capsys, monkeypatch, *map(str, arguments))
+
+
+@pytest.mark.filterwarnings("ignore:Cannot enable progress bars")
+def test_others_are_kept_quiet_even_if_imported_before() -> None:
+    """As by scripts, which import what they measure with before they say anything."""
+    chatter.enable_progress_bar()
+    quiet()
+    assert not chatter.is_progress_bar_enabled()
 
 
 def _help(*arguments: str) -> str:

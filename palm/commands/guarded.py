@@ -45,6 +45,10 @@ def quiet() -> None:
         "DATASETS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
+    if "transformers" in sys.modules and os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1":
+        from transformers.utils import logging as chatter
+
+        chatter.disable_progress_bar()  # who imports it first has it read the environment before this
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch|transformers|trl|peft|accelerate")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
