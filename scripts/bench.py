@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from benchmarks.table import print_table
 
+from palm.commands.guarded import quiet
 from palm.rewards import METHODS
 
 MODEL_SIZES = ("small", "big", "half")
@@ -80,6 +81,7 @@ def main() -> None:
     plan.add_argument("--plots", type=Path, metavar="FOLDER", help="write a picture of quality there, as SVG (needs Matplotlib)")
     plan.add_argument("--most-bases", type=_at_least(2), default=12, help="largest K in seconds and growth (default: 12)")
     arguments = parser.parse_args()
+    quiet()
     facts: dict[str, Any] = {}
     if arguments.what == "train":
         from benchmarks.train import bench_train

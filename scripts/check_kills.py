@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.table import print_table
 
 from palm.artifacts import ArtifactError
+from palm.commands.guarded import quiet
 from palm.pipeline import STAGES, Pipeline, load_config
 from palm.policies.adapters import check_adapter
 
@@ -201,6 +202,7 @@ def main() -> None:
         parser.error(f"folder: expected one that does not exist, got {arguments.folder}")
     if arguments.kills < 1:
         parser.error(f"--kills: expected at least 1, got {arguments.kills}")
+    quiet()
     arguments.folder.mkdir(parents=True)
     plan = arguments.folder.resolve() / "plan"
     settings = list(arguments.settings)
